@@ -1,0 +1,213 @@
+//! The seam between a shard and its I/O.
+//!
+//! Knows: what a shard may ask of a ring and what it hears back. Must not know: connections,
+//! WebSocket, topics, or which kernel tier answers. The real ring and the simulator of the tests
+//! both stand behind [`Io`], and the same shard code runs on either.
+
+use std::{net::SocketAddr, ops::Deref, time::Duration};
+
+use crate::error::{Errno, RingError};
+
+/// A direct descriptor: an index into the ring's table of registered files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(pub u32);
+
+/// Which of the ring's listeners a connection came in by, in the order they were added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u8);
+
+/// Names the caller's object in a completion. A late completion of an earlier object with the same
+/// index carries the earlier generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The caller's index, all 32 bits of it.
+    pub index: u32,
+    /// The caller's generation; the ring carries the low 24 bits.
+    pub generation: u32,
+}
+
+/// The operations that stay in the kernel until something happens, and can be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// [`Io::poll_readable`]
+    PollReadable,
+    /// [`Io::poll_writable`]
+    PollWritable,
+    /// [`Io::receive`] and [`Io::receive_multishot`]
+    Receive,
+}
+
+/// One `SEND` of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Send<'m> {
+    /// Where to.
+    pub slot: Slot,
+    /// What; at least one byte, at most 2^31 − 1.
+    pub bytes: &'m [u8],
+}
+
+/// A `SEND` of a batch that did not take all its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendTrouble {
+    /// Index into the batch.
+    pub index: u32,
+    /// What happened instead.
+    pub outcome: SendOutcome,
+}
+
+/// Why a `SEND` was not full success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// The socket's buffer took only so many bytes (at least one).
+    Short(u32),
+    /// The socket's buffer is full; nothing was taken.
+    Full,
+    /// The connection is gone (`EPIPE`, `ECONNRESET`, …).
+    Dead(Errno),
+}
+
+/// What the ring reports. Every armed operation ends in exactly one completion after which it is
+/// no longer armed; which ones those are is said at each variant.
+#[derive(Debug)]
+pub enum Completion<B> {
+    /// A connection was accepted into `slot`. The ring has already re-armed the accept.
+    Accepted {
+        /// By which listener.
+        listener: ListenerId,
+        /// The connection's direct descriptor.
+        slot: Slot,
+        /// The peer's address.
+        peer: SocketAddr,
+    },
+    /// An accept failed. After [`AcceptFailure::TableFull`] and [`AcceptFailure::System`] the ring
+    /// arms no accept of this listener until [`Io::resume_accepts`].
+    AcceptFailed {
+        /// On which listener.
+        listener: ListenerId,
+        /// Why.
+        failure: AcceptFailure,
+    },
+    /// A multishot poll saw input, a hang-up or an error; the poll stays armed.
+    Readable {
+        /// Whose.
+        token: Token,
+    },
+    /// A multishot poll is no longer armed (cancelled, or the kernel ended it).
+    PollEnded {
+        /// Whose.
+        token: Token,
+        /// The last event was input or a hang-up: receive, then arm again.
+        readable: bool,
+    },
+    /// Bytes arrived. `armed`: a multishot receive that goes on.
+    Received {
+        /// Whose.
+        token: Token,
+        /// The bytes, at least one, in a shared buffer that goes back to the kernel when dropped.
+        data: B,
+        /// The receive is still armed (multishot).
+        armed: bool,
+    },
+    /// A receive ended without bytes.
+    ReceiveEnded {
+        /// Whose.
+        token: Token,
+        /// Why.
+        end: ReceiveEnd,
+    },
+    /// A one-shot poll for room to write ended: there is room, or an error to be found by sending.
+    /// Also its end when cancelled (`cancelled`).
+    Writable {
+        /// Whose.
+        token: Token,
+        /// It was cancelled, nothing is known of the socket.
+        cancelled: bool,
+    },
+    /// The slot is closed and may be given to another connection.
+    Closed {
+        /// Whose.
+        token: Token,
+    },
+    /// Another thread rang.
+    Woken,
+}
+
+/// Why an accept failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptFailure {
+    /// The peer was gone already, or the network refused; the ring goes on by itself.
+    Peer(Errno),
+    /// `ENFILE`: no free direct descriptor; the kernel has closed that connection.
+    TableFull,
+    /// Anything else that says the process or system is out of something.
+    System(Errno),
+    /// Cancelled by [`Io::stop_accepting`].
+    Stopped,
+}
+
+/// Why a receive ended without bytes. It is not armed any more in any of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiveEnd {
+    /// Nothing to read now.
+    Again,
+    /// Cancelled.
+    Cancelled,
+    /// The peer sent FIN.
+    Eof,
+    /// `ENOBUFS`: the shared buffers are all out; try again after some were dropped.
+    NoBuffers,
+    /// The connection is gone.
+    Dead(Errno),
+}
+
+/// What a shard may ask of its ring.
+pub trait Io {
+    /// A filled receive buffer; dropping it gives it back.
+    type Buffer: Deref<Target = [u8]>;
+
+    /// Submits what was asked, waits at most `timeout` (`None`: until something happens, zero: not
+    /// at all) and appends what completed to `out`.
+    ///
+    /// # Errors
+    /// Only what the ring cannot go on after.
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        out: &mut Vec<Completion<Self::Buffer>>,
+    ) -> Result<(), RingError>;
+
+    /// Sends each item, in order, before it returns; reports in `troubles` (cleared first) those
+    /// that were not taken whole, in rising order of index. At most one item per slot.
+    ///
+    /// # Errors
+    /// Only what the ring cannot go on after.
+    fn send(
+        &mut self,
+        sends: &[Send<'_>],
+        troubles: &mut Vec<SendTrouble>,
+    ) -> Result<(), RingError>;
+
+    /// Arms a multishot poll for input.
+    fn poll_readable(&mut self, slot: Slot, token: Token);
+    /// Arms a one-shot poll for room to write.
+    fn poll_writable(&mut self, slot: Slot, token: Token);
+    /// One receive into a shared buffer, which does not wait: [`ReceiveEnd::Again`] when empty.
+    fn receive(&mut self, slot: Slot, token: Token);
+    /// A receive that stays armed.
+    fn receive_multishot(&mut self, slot: Slot, token: Token);
+    /// Cancels an armed operation; its own last completion still comes.
+    fn cancel(&mut self, operation: Operation, token: Token);
+    /// Closes the slot. Nothing of it may be armed.
+    fn close(&mut self, slot: Slot, token: Token);
+
+    /// Arms accepts again after [`Completion::AcceptFailed`].
+    fn resume_accepts(&mut self, listener: ListenerId);
+    /// Cancels all accepts, for good.
+    fn stop_accepting(&mut self);
+
+    /// Wakes a sleeping peer (an index into the peers given to the ring).
+    fn wake(&mut self, peer: usize);
+
+    /// The bytes one shared receive buffer holds; a receive of this length may have left more.
+    fn receive_buffer_bytes(&self) -> usize;
+}

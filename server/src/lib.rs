@@ -1,0 +1,11 @@
+//! uringcast: market data in once, out to hundreds of thousands of WebSocket connections.
+//!
+//! The rooms, and who may name whom, are in `ARCHITECTURE.md`.
+
+#![forbid(unsafe_code)]
+
+pub mod counters;
+pub mod ids;
+pub mod mail;
+pub mod settings;
+pub mod shared;

@@ -1,0 +1,185 @@
+//! What travels between the threads: shards and the control thread, over the mesh.
+//!
+//! Knows: the messages. Must not know: how they travel or who acts on them.
+
+use uringcast_protocol::command::ErrorCode;
+use uringcast_ring::pool::{Frame, Lease};
+
+use crate::ids::{ConnectionId, NodeId};
+
+/// One message over the mesh.
+#[derive(Debug)]
+pub enum Mail {
+    /// To a topic's home shard: order this.
+    Ingest(Ingest),
+    /// From a topic's home shard to every shard: append this. `origin` is set on the publisher's
+    /// own shard (or for the control thread) only.
+    Publication {
+        /// The ordered publication (`publication::Publication` reads it).
+        frame: Frame,
+        /// Whose publication it was.
+        origin: Option<Origin>,
+    },
+    /// From a topic's home to the publisher's node: not published (or published before).
+    Refused {
+        /// Whose publication it was.
+        origin: Origin,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// From the home of a topic to the control thread: published.
+    Published {
+        /// The control thread's number of the request.
+        ticket: u64,
+        /// The topic's epoch.
+        epoch: u64,
+        /// The number the publication got.
+        seq: u64,
+    },
+    /// From the control thread to every shard: forget this topic.
+    DeleteTopic {
+        /// The topic's name.
+        topic: Box<str>,
+        /// The control thread's number of the request.
+        ticket: u64,
+    },
+    /// From the control thread: a question, answered by [`Mail::Answer`] with the same ticket.
+    Ask {
+        /// The control thread's number of the question.
+        ticket: u64,
+        /// What it wants to know.
+        question: Question,
+    },
+    /// A shard's answer.
+    Answer {
+        /// The question's number.
+        ticket: u64,
+        /// What the shard knows.
+        answer: Answer,
+    },
+}
+
+/// A publication on its way to its topic's home.
+#[derive(Debug)]
+pub struct Ingest {
+    /// The payload in the layout of `publication`, still to be given seq and time.
+    pub lease: Lease,
+    /// Who published.
+    pub origin: Origin,
+    /// The publisher's own number, for refusing repeats.
+    pub pub_seq: Option<u64>,
+}
+
+/// Where a publication came from, and so where its acknowledgement goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The node.
+    pub node: NodeId,
+    /// Whose.
+    pub publisher: Publisher,
+}
+
+/// Who published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publisher {
+    /// A connection of the node; `ack` is the connection's own number of the request, if it wants
+    /// an answer.
+    Connection {
+        /// Which.
+        id: ConnectionId,
+        /// Which answer.
+        ack: Option<u32>,
+    },
+    /// A request on the admin port.
+    Request {
+        /// The control thread's number of it.
+        ticket: u64,
+    },
+}
+
+/// Why a publication was not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its `pub_seq` was seen before; the topic stands at this.
+    Duplicate {
+        /// The topic's epoch.
+        epoch: u64,
+        /// The topic's last seq.
+        seq: u64,
+    },
+    /// As the error code says.
+    Code(ErrorCode),
+}
+
+/// What the control thread asks.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// Connections, those with the most lag first if asked; at most `limit`.
+    Connections {
+        /// At most so many.
+        limit: u32,
+        /// Sorted by lag, the worst first.
+        by_lag: bool,
+    },
+    /// One topic.
+    Topic {
+        /// Its name.
+        topic: Box<str>,
+    },
+    /// Topics in the order of their names, after this one; at most `limit`.
+    Topics {
+        /// After this name.
+        after: Option<Box<str>>,
+        /// At most so many.
+        limit: u32,
+    },
+}
+
+/// What a shard answers.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To [`Question::Connections`].
+    Connections(Vec<ConnectionReport>),
+    /// To [`Mail::DeleteTopic`]: whether it was there.
+    Deleted(bool),
+    /// To [`Question::Topic`] and [`Question::Topics`].
+    Topics(Vec<TopicReport>),
+}
+
+/// A topic as one shard sees it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct TopicReport {
+    /// Its name.
+    pub topic: String,
+    /// `event` or `value`.
+    pub kind: &'static str,
+    /// Sixteen hexadecimal digits.
+    pub epoch: String,
+    /// The last publication's number, 0 before the first.
+    pub seq: u64,
+    /// When that was, µs UTC.
+    pub ts: u64,
+    /// Its payload's size, bytes.
+    pub last_bytes: u64,
+    /// Subscribers by exact name or pattern; one shard's until summed.
+    pub subscribers: u64,
+}
+
+/// A connection as its shard sees it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ConnectionReport {
+    /// As in `hello`.
+    pub connection: String,
+    /// The peer's address.
+    pub peer: String,
+    /// Which endpoint it came by.
+    pub path: &'static str,
+    /// How many subscriptions it has.
+    pub subscriptions: u32,
+    /// Bytes of its lane's log not yet sent to it.
+    pub backlog_bytes: u64,
+    /// It left the log and is served by sweeps.
+    pub lagging: bool,
+    /// Its socket took less than it was given.
+    pub blocked: bool,
+}

@@ -1,0 +1,134 @@
+//! What a shard obeys: every bound and choice, decided before anything runs.
+//!
+//! Knows: names, units, defaults and the reason of each default. Must not know: flags, files, or
+//! running objects.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use uringcast_protocol::topic_name::Pattern;
+
+/// What may happen to a subscriber of a topic that lags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Never merged; a subscriber that can't keep up is closed with 1013.
+    #[default]
+    Event,
+    /// Only the newest matters; conflated for a subscriber that can't keep up.
+    Value,
+}
+
+impl Kind {
+    /// As it stands in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Value => "value",
+        }
+    }
+}
+
+/// What a topic's payloads are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Content {
+    /// Decided by each payload: valid JSON text is json, other UTF-8 text is text, the rest binary.
+    #[default]
+    Auto,
+    /// Anything; `data_base64` in JSON messages.
+    Binary,
+    /// Valid JSON only.
+    Json,
+    /// UTF-8; a JSON string in JSON messages.
+    Text,
+}
+
+/// A rule for the topics that a pattern matches; the first rule that matches a topic holds.
+#[derive(Clone, Debug)]
+pub struct TopicRule {
+    /// Which topics.
+    pub pattern: Pattern,
+    /// Their kind.
+    pub kind: Kind,
+    /// Their content.
+    pub content: Content,
+}
+
+/// What a shard obeys.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Adds `/echo` on the data port.
+    pub echo: bool,
+    /// Connections per shard, handshakes included.
+    pub connections_max: u32,
+    /// A message from a client, bytes (1009 above).
+    pub message_bytes_max: u32,
+    /// A message from a publisher, bytes (1009 above).
+    pub publish_bytes_max: u32,
+    /// From where the data port's clients may publish.
+    pub publish_from: Vec<IpNet>,
+    /// Allowed `Origin` hosts besides the page's own host: exact names or `*.example.com`.
+    pub allow_origin: Vec<String>,
+    /// A ping to each connection every so often.
+    pub ping_interval: Duration,
+    /// A connection that sends nothing for so long after a ping is closed.
+    pub pong_timeout: Duration,
+    /// From accept to the end of the request's head.
+    pub handshake_timeout: Duration,
+    /// From our Close frame to the peer's.
+    pub close_timeout: Duration,
+    /// Topics per process.
+    pub topics_max: u32,
+    /// Patterns subscribed to, per shard.
+    pub patterns_max: u32,
+    /// Lanes per shard.
+    pub lanes_max: u32,
+    /// Subscriptions per connection.
+    pub subscriptions_max: u32,
+    /// A blocked subscriber's lag bound, bytes appended since its socket was full.
+    pub lag_bytes_max: u64,
+    /// A blocked subscriber's lag bound, messages appended since its socket was full.
+    pub lag_messages_max: u64,
+    /// All lane logs of the process together, bytes.
+    pub log_bytes_max: u64,
+    /// A rotation longer than this is overload: publishers are slowed.
+    pub overload_rotation: Duration,
+    /// `SO_SNDBUF` of each connection, bytes; `None` leaves it to the kernel.
+    pub send_buffer_bytes: Option<u32>,
+    /// `TCP_NOTSENT_LOWAT` of each connection, bytes; `None` leaves it to the kernel.
+    pub notsent_lowat_bytes: Option<u32>,
+    /// `TCP_USER_TIMEOUT` of each connection.
+    pub user_timeout: Duration,
+    /// Rules for topics, first match wins.
+    pub topic_rules: Vec<TopicRule>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            echo: false,
+            connections_max: 19_000,
+            message_bytes_max: 64 << 10,
+            publish_bytes_max: 1 << 20,
+            publish_from: Vec::new(),
+            allow_origin: Vec::new(),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            topics_max: 1 << 20,
+            patterns_max: 10_000,
+            lanes_max: 100_000,
+            subscriptions_max: 1_024,
+            lag_bytes_max: 1 << 20,
+            lag_messages_max: 10_000,
+            log_bytes_max: 1 << 30,
+            overload_rotation: Duration::from_millis(100),
+            send_buffer_bytes: Some(256 << 10),
+            notsent_lowat_bytes: Some(16 << 10),
+            user_timeout: Duration::from_secs(30),
+            topic_rules: Vec::new(),
+        }
+    }
+}
