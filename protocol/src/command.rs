@@ -1,7 +1,9 @@
 //! Commands of the JSON protocol.
+//!
+//! Knows: their grammar. Must not know: subscriptions, rights, which topics exist.
 
 /// Error codes, a closed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     /// Not JSON, or not of the form the operation wants.
     BadRequest,
@@ -25,4 +27,28 @@ pub enum ErrorCode {
     SnapshotUnavailable,
     /// Not a topic name or pattern.
     TopicInvalid,
+}
+
+impl ErrorCode {
+    /// Its name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Busy => "busy",
+            Self::Forbidden => "forbidden",
+            Self::Limit => "limit",
+            Self::NotSubscribed => "not_subscribed",
+            Self::OpUnknown => "op_unknown",
+            Self::PayloadInvalid => "payload_invalid",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::RateLimited => "rate_limited",
+            Self::SnapshotUnavailable => "snapshot_unavailable",
+            Self::TopicInvalid => "topic_invalid",
+        }
+    }
+
+    /// The same request may succeed later.
+    pub const fn retry(self) -> bool {
+        matches!(self, Self::Busy | Self::RateLimited)
+    }
 }

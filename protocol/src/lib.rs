@@ -1,9 +1,35 @@
 //! WebSocket (RFC 6455) and the uringcast message protocol, as bytes and rules.
+//!
+//! No I/O and no clock: bytes come in as slices, bytes go out into buffers the caller owns. The
+//! server and the load generator use the same code in opposite roles.
+//!
+//! * Numbers: [`opcode`], [`limits`], [`error`] (what a peer can do wrong, and its close code).
+//! * Bytes: [`header`], [`mask`], [`utf8`], [`writer`].
+//! * Rules: [`state`] holds every transition, [`session`] joins it to the bytes.
+//! * The upgrade: [`handshake`] (the server's side), [`refusal`], [`client_handshake`].
+//! * Inside a message: [`topic_name`], [`command`] (from clients), [`reply`] (to clients).
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
+pub mod client_handshake;
 pub mod command;
+pub mod error;
+pub mod handshake;
+pub mod header;
+pub mod limits;
+pub mod mask;
+pub mod opcode;
+pub mod refusal;
 pub mod topic_name;
+pub mod utf8;
+
+pub use error::PeerError;
+pub use header::Header;
+pub use opcode::{CloseCode, Opcode};
+pub use refusal::Refusal;
+pub use topic_name::Pattern;
