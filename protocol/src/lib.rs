@@ -4,10 +4,10 @@
 //! server and the load generator use the same code in opposite roles.
 //!
 //! * Numbers: [`opcode`], [`limits`], [`error`] (what a peer can do wrong, and its close code).
-//! * Bytes: [`header`], [`mask`], [`utf8`], [`writer`].
+//! * Bytes: [`header`], [`mask`], [`utf8`], [`control`], [`writer`].
 //! * Rules: [`state`] holds every transition, [`session`] joins it to the bytes.
 //! * The upgrade: [`handshake`] (the server's side), [`refusal`], [`client_handshake`].
-//! * Inside a message: [`topic_name`], [`command`] (from clients), [`reply`] (to clients).
+//! * Inside a message: [`topic_name`], [`command`] (from clients).
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ extern crate std;
 
 pub mod client_handshake;
 pub mod command;
+pub mod control;
 pub mod error;
 pub mod handshake;
 pub mod header;
@@ -25,11 +26,17 @@ pub mod limits;
 pub mod mask;
 pub mod opcode;
 pub mod refusal;
+pub mod session;
+pub mod state;
 pub mod topic_name;
 pub mod utf8;
+pub mod writer;
 
+pub use control::ControlPayload;
 pub use error::PeerError;
 pub use header::Header;
 pub use opcode::{CloseCode, Opcode};
 pub use refusal::Refusal;
+pub use session::{Event, MessageKind, Role, Session, Sink, SinkFull};
+pub use state::State;
 pub use topic_name::Pattern;

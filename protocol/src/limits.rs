@@ -21,8 +21,7 @@ pub const HEAD_FIELDS_MAX: usize = 64;
 /// this takes to send.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 
-/// The longest payload of one written frame, bytes. A masked frame of this payload has an
-/// eight-byte header; ten are kept free so that any length encoding would fit.
+/// The longest payload of one written frame, bytes; any header fits before it.
 pub const FRAGMENT_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES_MAX;
 
 /// The longest topic name or pattern, bytes.

@@ -224,7 +224,7 @@ mod tests {
             let plain = |token: &&str| {
                 !token.is_empty() && token.chars().all(|c| c.is_ascii_alphanumeric() || "_@:-".contains(c))
             };
-            let name = tokens.iter().all(|token| plain(token));
+            let name = tokens.iter().all(plain);
             let (last, front) = tokens.split_last().expect("split gives one at least");
             let pattern = front.iter().all(|token| plain(token) || *token == "*")
                 && (plain(last) || matches!(*last, "*" | ">"));

@@ -181,7 +181,7 @@ mod tests {
                 let mut checker = Utf8Checker::new();
                 let outcome = checker.check(&text[..cut]).and_then(|()| checker.check(&text[cut..]));
                 match expected {
-                    Ok(_) => prop_assert_eq!(outcome.and(checker.finish()), Ok(())),
+                    Ok(_) => prop_assert_eq!(outcome.and_then(|()| checker.finish()), Ok(())),
                     Err(error) if error.error_len().is_some() => prop_assert_eq!(outcome, Err(InvalidUtf8)),
                     Err(_) => {
                         prop_assert_eq!(outcome, Ok(()));
