@@ -7,7 +7,8 @@
 //! * Bytes: [`header`], [`mask`], [`utf8`], [`control`], [`writer`].
 //! * Rules: [`state`] holds every transition, [`session`] joins it to the bytes.
 //! * The upgrade: [`handshake`] (the server's side), [`refusal`], [`client_handshake`].
-//! * Inside a message: [`topic_name`], [`command`] (from clients).
+//! * Inside a message: [`topic_name`], [`command`] and [`publish`] (from clients),
+//!   [`reply`] (to clients), [`json`] (what all three need).
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -22,10 +23,13 @@ pub mod control;
 pub mod error;
 pub mod handshake;
 pub mod header;
+pub mod json;
 pub mod limits;
 pub mod mask;
 pub mod opcode;
+pub mod publish;
 pub mod refusal;
+pub mod reply;
 pub mod session;
 pub mod state;
 pub mod topic_name;

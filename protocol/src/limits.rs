@@ -27,6 +27,9 @@ pub const FRAGMENT_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES_MAX;
 /// The longest topic name or pattern, bytes.
 pub const TOPIC_BYTES_MAX: usize = 255;
 
+/// The most topics in one command; as many as a connection may have subscriptions by default.
+pub const TOPICS_PER_COMMAND_MAX: usize = 1024;
+
 /// The longest string `id` of a command, bytes.
 pub const ID_BYTES_MAX: usize = 36;
 
