@@ -191,28 +191,22 @@ impl Session {
         sink: &mut S,
     ) -> Result<Option<Event>, PeerError> {
         loop {
-            let event = match self.pending {
-                Pending::Header { have, .. } => {
-                    let header = if have == 0 {
-                        self.header_whole(input)?
-                    } else {
-                        self.header_resumed(input)?
-                    };
-                    let Some(header) = header else {
-                        return Ok(None);
-                    };
-                    if header.opcode.is_control() {
-                        self.control(header, input)?
-                    } else {
-                        self.begin_data(&header, sink)?;
-                        self.data(input, sink)?
-                    }
-                }
-                Pending::Data { .. } => self.data(input, sink)?,
-                Pending::Control(_) => self.control_resumed(input)?,
+            let header = match self.pending {
+                Pending::Header { have: 0, .. } => self.header_whole(input)?,
+                Pending::Header { .. } => self.header_resumed(input)?,
+                Pending::Data { .. } => None,
+                Pending::Control(_) => return self.control_resumed(input),
             };
-            if event.is_some() || input.is_empty() {
-                return Ok(event);
+            match header {
+                Some(header) if header.opcode.is_control() => return self.control(header, input),
+                Some(header) => self.begin_data(&header, sink)?,
+                None => {}
+            }
+            if let Some(kind) = self.data(input, sink)? {
+                return Ok(Some(Event::Message(kind)));
+            }
+            if input.is_empty() {
+                return Ok(None);
             }
         }
     }
@@ -314,13 +308,13 @@ impl Session {
         Ok(())
     }
 
-    /// Takes payload of the data frame under way; at the message's end, the event.
+    /// Takes payload of the data frame under way, if one is; at the message's end, its kind.
     #[inline]
     fn data<S: Sink>(
         &mut self,
         input: &mut &[u8],
         sink: &mut S,
-    ) -> Result<Option<Event>, PeerError> {
+    ) -> Result<Option<MessageKind>, PeerError> {
         let Pending::Data { remaining, mask, phase, fin } = &mut self.pending else {
             return Ok(None);
         };
@@ -355,7 +349,7 @@ impl Session {
         };
         self.assembly = Assembly::None;
         self.message_bytes = 0;
-        Ok(Some(Event::Message(kind)))
+        Ok(Some(kind))
     }
 
     /// A control frame whose header has just been read.
