@@ -90,8 +90,8 @@ pub enum Event {
 /// new one.
 #[derive(Debug)]
 pub struct Session {
-    /// Bytes of the unfinished message in all its frames so far, as their headers say.
-    /// 0 ≤ `message_bytes` ≤ `message_bytes_max`.
+    /// Bytes of the unfinished message in all its frames so far, as their headers say; 0 between
+    /// messages. 0 ≤ `message_bytes` ≤ `message_bytes_max`.
     message_bytes: u64,
     message_bytes_max: u64,
     pending: Pending,
@@ -291,12 +291,11 @@ impl Session {
     #[inline]
     fn begin_data<S: Sink>(&mut self, header: &Header, sink: &mut S) -> Result<(), PeerError> {
         let (during, _) = self.assembly.after(header.opcode, header.fin)?;
-        let before = if self.assembly == Assembly::None { 0 } else { self.message_bytes };
-        // `before` ≤ max, so the difference is no less than 0; lengths are below 2^63.
-        if header.payload_bytes > self.message_bytes_max - before {
+        // `message_bytes` ≤ max, so neither the difference nor the sum can wrap.
+        if header.payload_bytes > self.message_bytes_max - self.message_bytes {
             return Err(PeerError::MessageTooBig);
         }
-        self.message_bytes = before + header.payload_bytes;
+        self.message_bytes += header.payload_bytes;
         self.assembly = during;
         self.pending = Pending::Data {
             remaining: header.payload_bytes,
