@@ -1,7 +1,36 @@
-//! io_uring for a push server.
+//! io_uring for a push server: direct descriptors, shared receive buffers, scoped batches of sends.
+//!
+//! Knows: entries, completions, buffers, kernel versions, errno. Must not know: anything of ours; no
+//! connection, no WebSocket, no topic.
+//!
+//! [`Io`] is the seam: what a shard may ask and what it hears back. [`Ring`] is the real one.
 
+#![allow(
+    unsafe_code,
+    reason = "io_uring reads and writes memory behind the compiler's back; that it is sound is \
+              shown here, once, for all who use this crate"
+)]
+
+mod accept;
+mod buf_ring;
 pub mod error;
 pub mod io;
+pub mod listen;
+pub mod pin;
 pub mod pool;
+mod probe;
+mod queue;
+mod ring;
+mod selftest;
+mod send;
+mod setup;
+mod sys;
+mod tag;
+mod wake;
 
+pub use buf_ring::Buffer;
 pub use io::*;
+pub use queue::RingCounters;
+pub use ring::{Ring, RingDescription};
+pub use setup::{RingOptions, Tier, TierChoice};
+pub use wake::WakeHandle;

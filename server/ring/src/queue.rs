@@ -1,0 +1,197 @@
+//! The two queues of a ring: what goes in, in order, and what comes out, whole.
+//!
+//! Knows: full queues, overflow, interrupted and partial submission. Must not know: what the entries
+//! mean.
+
+use std::{collections::VecDeque, time::Duration};
+
+use io_uring::{IoUring, squeue};
+
+use crate::{
+    error::{Errno, RingError},
+    sys::EnterFd,
+};
+
+/// What the ring has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Times the completion queue was found to have overflowed into the kernel's memory.
+    pub overflows: u64,
+    /// Accepts that failed.
+    pub accepts_failed: u64,
+    /// Closes of a slot that the kernel refused: the slot was not open.
+    pub closes_failed: u64,
+    /// Receives that found no shared buffer (`ENOBUFS`).
+    pub no_buffers: u64,
+    /// Peers that could not be woken through their ring and were through their eventfd.
+    pub wakes_by_bell: u64,
+}
+
+/// A completion as the kernel wrote it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw {
+    pub(crate) user_data: u64,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+/// The queues.
+pub(crate) struct Queues {
+    pub(crate) uring: IoUring,
+    enter_fd: EnterFd,
+    /// Entries that found the queue full and the kernel unable to take any. They go first.
+    backlog: VecDeque<squeue::Entry>,
+    pub(crate) counters: RingCounters,
+}
+
+impl Queues {
+    pub(crate) fn new(uring: IoUring) -> Self {
+        // Without a place left for this thread the ring works as well, a look-up slower.
+        let enter_fd = EnterFd::registered(&uring).unwrap_or_else(|_| EnterFd::plain(&uring));
+        Self { uring, enter_fd, backlog: VecDeque::new(), counters: RingCounters::default() }
+    }
+
+    pub(crate) fn enters_by_index(&self) -> bool {
+        self.enter_fd.is_registered()
+    }
+
+    /// Queues an entry behind all others. Never loses it: when the queue is full it is submitted, and
+    /// when the kernel takes nothing the entry waits in our own memory.
+    ///
+    /// # Safety
+    /// What the entry points to lives until its last completion.
+    pub(crate) unsafe fn push(&mut self, entry: squeue::Entry) {
+        if !self.backlog.is_empty() || !self.push_now(&entry) {
+            // What is wrong will be told by the next wait, which submits again.
+            let _ = self.submit(false);
+            self.backlog.push_back(entry);
+            self.push_backlog();
+        }
+    }
+
+    /// Submits all that is queued, backlog too, without waiting and without a completion lost.
+    pub(crate) fn submit_all(&mut self, pending: &mut Vec<Raw>) -> Result<(), RingError> {
+        loop {
+            self.push_backlog();
+            if self.queued() == 0 {
+                return Ok(());
+            }
+            match self.submit(true) {
+                Ok(()) | Err(Errno(libc::EINTR)) => {}
+                // EBUSY: too many completions wait for room.
+                Err(Errno(libc::EBUSY)) => self.reap(|raw| pending.push(raw)),
+                Err(errno) => return Err(fatal(errno)),
+            }
+        }
+    }
+
+    /// Submits what found the queue full before, if anything did.
+    pub(crate) fn submit_backlog(&mut self, pending: &mut Vec<Raw>) -> Result<(), RingError> {
+        if self.backlog.is_empty() { Ok(()) } else { self.submit_all(pending) }
+    }
+
+    /// Submits all that fits and waits for a completion: at most `timeout`, for ever if `None`, not
+    /// at all if zero. Deferred work is run in any case.
+    pub(crate) fn submit_and_wait(
+        &mut self,
+        timeout: Option<Duration>,
+        pending: &mut Vec<Raw>,
+    ) -> Result<(), RingError> {
+        self.submit_backlog(pending)?;
+        let (want, timeout) = match timeout {
+            Some(Duration::ZERO) => (0, None),
+            // A completion already there must not wait for another.
+            _ if !pending.is_empty() => (0, None),
+            timeout => (1, timeout),
+        };
+        match self.enter(want, true, timeout) {
+            // ETIME: the timeout. EINTR: a signal; who waits looks around. EAGAIN: no memory for a
+            // request just now. EBUSY: completions first.
+            Ok(_) | Err(Errno(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+            Err(errno) => return Err(fatal(errno)),
+        }
+        self.reap(|raw| pending.push(raw));
+        while self.overflowed() {
+            match self.enter(0, true, None) {
+                Ok(_) | Err(Errno(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+                Err(errno) => return Err(fatal(errno)),
+            }
+            self.reap(|raw| pending.push(raw));
+        }
+        Ok(())
+    }
+
+    /// One `io_uring_enter` with all that is queued.
+    pub(crate) fn enter(
+        &mut self,
+        want: u32,
+        events: bool,
+        timeout: Option<Duration>,
+    ) -> Result<u32, Errno> {
+        self.counters.enters += 1;
+        let queued = self.queued();
+        // SAFETY: each entry came through `push` or `Sends`, whose contracts keep its memory.
+        unsafe { self.enter_fd.enter(queued, want, events, timeout) }
+    }
+
+    /// Hands over every completion that is in the queue.
+    pub(crate) fn reap(&mut self, mut take: impl FnMut(Raw)) {
+        for entry in self.uring.completion() {
+            let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            take(Raw { user_data, result, flags });
+        }
+    }
+
+    /// Whether the kernel keeps completions for which the queue had no room. They come with an enter
+    /// for events, once there is.
+    pub(crate) fn overflowed(&mut self) -> bool {
+        let overflowed = self.uring.submission().cq_overflow();
+        self.counters.overflows += u64::from(overflowed);
+        overflowed
+    }
+
+    /// Entries in the submission queue.
+    pub(crate) fn queued(&mut self) -> u32 {
+        self.uring.submission().len() as u32
+    }
+
+    /// Gives up the registered descriptor, which would keep the ring.
+    pub(crate) fn unregister(&mut self) {
+        self.enter_fd.unregister(&self.uring);
+        self.enter_fd = EnterFd::plain(&self.uring);
+    }
+
+    fn submit(&mut self, events: bool) -> Result<(), Errno> {
+        match self.enter(0, events, None) {
+            Ok(_) => Ok(()),
+            // No memory for a request: deferred work may free some.
+            Err(Errno(libc::EAGAIN)) => self.enter(0, true, None).map(|_| ()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn push_backlog(&mut self) {
+        while let Some(entry) = self.backlog.pop_front() {
+            if !self.push_now(&entry) {
+                self.backlog.push_front(entry);
+                return;
+            }
+        }
+    }
+
+    fn push_now(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: private, and called only with entries that came through `push`.
+        unsafe { self.uring.submission().push(entry) }.is_ok()
+    }
+}
+
+/// What the ring cannot go on after.
+pub(crate) fn fatal(errno: Errno) -> RingError {
+    match errno {
+        // Linux 5.19: a completion found no memory even outside the queue.
+        Errno(libc::EBADR) => RingError::CompletionsLost,
+        errno => RingError::System { call: "io_uring_enter", errno },
+    }
+}

@@ -1,0 +1,423 @@
+//! The real ring.
+//!
+//! Knows: which entry each request becomes, and what each completion means. Must not know: what a
+//! connection is.
+//!
+//! A ring belongs to the thread that makes it. Memory the kernel may write at any time (receive
+//! buffers, addresses of accepts) is the ring's, and outlives the operations: dropping the ring
+//! cancels them and waits for their ends, and leaks what the kernel will not let go of.
+
+use std::{
+    fmt, mem,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+    time::Duration,
+};
+
+use io_uring::{cqueue, opcode, squeue, types};
+
+use crate::{
+    accept::Listener,
+    buf_ring::{BufRing, Buffer, GROUP},
+    error::{Errno, RingError},
+    io::{Completion, Io, ListenerId, Operation, ReceiveEnd, Send, SendTrouble, Slot, Token},
+    pool::{Pool, PoolOptions, REGIONS_REGISTERED_MAX},
+    queue::{Queues, Raw, RingCounters},
+    selftest,
+    send::Batches,
+    setup::{self, RingOptions, Tier},
+    tag::{Kind, Tag},
+    wake::WakeHandle,
+};
+
+/// An io_uring of one thread, which must be the one that made it.
+pub struct Ring {
+    queues: Queues,
+    batches: Batches,
+    buffers: Rc<BufRing>,
+    listeners: Vec<Listener>,
+    accepts: u16,
+    slots: u32,
+    handle: WakeHandle,
+    peers: Vec<WakeHandle>,
+    /// Completions reaped but not told yet.
+    pending: Vec<Raw>,
+    /// Receives the kernel has, whose buffers it may write.
+    receives_armed: usize,
+    pool_made: bool,
+}
+
+/// What a ring runs with, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingDescription {
+    /// The kernel tier.
+    pub tier: Tier,
+    /// Submissions per enter at most.
+    pub sq_entries: u32,
+    /// Completions the queue holds.
+    pub cq_entries: u32,
+    /// Direct descriptors.
+    pub slots: u32,
+    /// A send that takes everything posts no completion; `false`: the self-test failed, or it was
+    /// asked for.
+    pub skip_success: bool,
+    /// The ring is entered by its registered index; `false`: all 16 places of the thread are taken.
+    pub registered_ring: bool,
+}
+
+impl Ring {
+    /// Makes a ring for this thread and tests that the kernel's sends behave.
+    ///
+    /// # Errors
+    /// What the system refuses, and the line that fixes it.
+    pub fn new(options: RingOptions) -> Result<Self, RingError> {
+        let uring = setup::build(&options)?;
+        let mut queues = Queues::new(uring);
+        let skip_success = options.skip_success && selftest::skip_is_sound(&mut queues)?;
+        let buffers = BufRing::register(
+            &queues.uring.submitter(),
+            options.receive_buffers,
+            options.receive_buffer_bytes,
+        )?;
+        // SAFETY: the descriptor lives through this call, which duplicates it.
+        let fd = unsafe { BorrowedFd::borrow_raw(queues.uring.as_raw_fd()) };
+        let handle = WakeHandle::of(fd)?;
+        let mut ring = Self {
+            pending: Vec::with_capacity(queues.uring.params().cq_entries() as usize),
+            queues,
+            batches: Batches::new(skip_success),
+            buffers,
+            listeners: Vec::new(),
+            accepts: options.accepts,
+            slots: options.slots,
+            handle,
+            peers: Vec::new(),
+            receives_armed: 0,
+            pool_made: false,
+        };
+        ring.listen_for_bell();
+        Ok(ring)
+    }
+
+    /// Takes a listening socket and keeps accepts in flight on it. Its options (`listen::listen`) are
+    /// inherited by what it accepts.
+    ///
+    /// # Errors
+    /// [`RingError::ListenersMax`]
+    pub fn add_listener(&mut self, socket: impl Into<OwnedFd>) -> Result<ListenerId, RingError> {
+        let id = u8::try_from(self.listeners.len()).map_err(|_| RingError::ListenersMax)?;
+        let mut listener = Listener::new(ListenerId(id), socket.into(), self.accepts);
+        listener.resume(&mut self.queues);
+        self.listeners.push(listener);
+        Ok(ListenerId(id))
+    }
+
+    /// For others to wake this ring.
+    pub fn wake_handle(&self) -> WakeHandle {
+        self.handle.clone()
+    }
+
+    /// Whom [`Io::wake`] can wake, by index.
+    ///
+    /// # Errors
+    /// What the ring cannot go on after: wakes of earlier peers are submitted first.
+    pub fn set_peers(&mut self, peers: Vec<WakeHandle>) -> Result<(), RingError> {
+        self.queues.submit_all(&mut self.pending)?;
+        self.peers = peers;
+        Ok(())
+    }
+
+    /// A pool whose regions are registered with this ring; a second one is not registered. Where the
+    /// kernel refuses (`RLIMIT_MEMLOCK`), the pool works unregistered and counts it.
+    pub fn pool(&mut self, options: PoolOptions) -> Pool {
+        let first = !mem::replace(&mut self.pool_made, true);
+        let submitter = self.queues.uring.submitter();
+        if !first || submitter.register_buffers_sparse(REGIONS_REGISTERED_MAX).is_err() {
+            return Pool::new(options);
+        }
+        // SAFETY: the descriptor lives through this call, which duplicates it.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.queues.uring.as_raw_fd()) };
+        match fd.try_clone_to_owned() {
+            Ok(registrar) => Pool::registered(options, registrar),
+            Err(_) => Pool::new(options),
+        }
+    }
+
+    /// What this ring runs with.
+    pub fn describe(&self) -> RingDescription {
+        let parameters = self.queues.uring.params();
+        RingDescription {
+            tier: Tier::Modern,
+            sq_entries: parameters.sq_entries(),
+            cq_entries: parameters.cq_entries(),
+            slots: self.slots,
+            skip_success: self.batches.skip_success,
+            registered_ring: self.queues.enters_by_index(),
+        }
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> RingCounters {
+        self.queues.counters
+    }
+
+    fn push(&mut self, tag: Tag, entry: squeue::Entry) {
+        // SAFETY: of the entries built in this file only receives have memory, and theirs is the ring
+        // of buffers, which `Drop` frees only when none is armed.
+        unsafe { self.queues.push(entry.user_data(tag.bits())) };
+    }
+
+    fn listen_for_bell(&mut self) {
+        let poll = opcode::PollAdd::new(types::Fd(self.handle.bell_fd()), libc::POLLIN as u32);
+        self.push(Tag::index(Kind::Bell, 0), poll.multi(true).build());
+    }
+
+    /// Says what the completions reaped so far mean.
+    fn tell(&mut self, out: &mut Vec<Completion<Buffer>>) -> Result<(), RingError> {
+        let mut pending = mem::take(&mut self.pending);
+        let mut told = Ok(());
+        for raw in pending.drain(..) {
+            let told_one = self.tell_one(raw, out);
+            told = told.and(told_one);
+        }
+        // Re-arming may have reaped more.
+        pending.append(&mut self.pending);
+        self.pending = pending;
+        told
+    }
+
+    fn tell_one(&mut self, raw: Raw, out: &mut Vec<Completion<Buffer>>) -> Result<(), RingError> {
+        let Raw { user_data, result, flags } = raw;
+        // Nobody but us, and our peers in our name, posts here.
+        let Some(Tag { kind, token }) = Tag::decode(user_data) else { return Ok(()) };
+        let more = cqueue::more(flags);
+        match kind {
+            Kind::Ignored => {}
+            Kind::Send => return Err(RingError::SendOutlivedBatch),
+            Kind::Accept => {
+                let (listener, index) = ((token.index >> 16) as usize, token.index & 0xffff);
+                if let Some(listener) = self.listeners.get_mut(listener) {
+                    listener.complete(index as usize, result, &mut self.queues, out);
+                }
+            }
+            Kind::PollReadable if more => out.push(Completion::Readable { token }),
+            Kind::PollReadable => out.push(Completion::PollEnded { token, readable: result > 0 }),
+            Kind::PollWritable => {
+                // An error of the poll itself is the socket's, and sending will find it.
+                let cancelled = result == -libc::ECANCELED;
+                out.push(Completion::Writable { token, cancelled });
+            }
+            Kind::Receive => out.push(self.received(token, result, flags)),
+            Kind::Close => {
+                self.queues.counters.closes_failed += u64::from(result < 0);
+                out.push(Completion::Closed { token });
+            }
+            Kind::Bell => {
+                self.handle.hush();
+                if !more {
+                    self.listen_for_bell();
+                }
+                out.push(Completion::Woken);
+            }
+            Kind::Wake => out.push(Completion::Woken),
+            Kind::WakeFailed => {
+                // Its queue is full, or it is gone; the eventfd can always be rung.
+                self.queues.counters.wakes_by_bell += 1;
+                if let Some(peer) = self.peers.get(token.index as usize) {
+                    peer.ring_bell();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, token: Token, result: i32, flags: u32) -> Completion<Buffer> {
+        let armed = cqueue::more(flags);
+        if !armed {
+            self.receives_armed -= 1;
+        }
+        let buffer = cqueue::buffer_select(flags);
+        let end = match (u32::try_from(result), buffer) {
+            (Ok(bytes @ 1..), Some(id)) => {
+                let data = self.buffers.filled(id, bytes);
+                return Completion::Received { token, data, armed };
+            }
+            (Ok(_), _) => ReceiveEnd::Eof,
+            (Err(_), _) => match Errno(-result) {
+                Errno(libc::EAGAIN | libc::EINTR) => ReceiveEnd::Again,
+                Errno(libc::ECANCELED) => ReceiveEnd::Cancelled,
+                Errno(libc::ENOBUFS) => ReceiveEnd::NoBuffers,
+                // ECONNRESET, ETIMEDOUT, EPIPE …; EBADF for a slot that is closed.
+                errno => ReceiveEnd::Dead(errno),
+            },
+        };
+        if let Some(id) = buffer {
+            self.buffers.give(id);
+        }
+        self.queues.counters.no_buffers += u64::from(end == ReceiveEnd::NoBuffers);
+        Completion::ReceiveEnded { token, end }
+    }
+
+    /// Whether the kernel has none of our memory to write to.
+    fn is_quiet(&self) -> bool {
+        self.receives_armed == 0 && self.listeners.iter().all(|listener| listener.armed() == 0)
+    }
+}
+
+impl Io for Ring {
+    type Buffer = Buffer;
+
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        out: &mut Vec<Completion<Buffer>>,
+    ) -> Result<(), RingError> {
+        self.queues.submit_and_wait(timeout, &mut self.pending)?;
+        self.tell(out)
+    }
+
+    fn send(
+        &mut self,
+        sends: &[Send<'_>],
+        troubles: &mut Vec<SendTrouble>,
+    ) -> Result<(), RingError> {
+        self.batches.send(&mut self.queues, &mut self.pending, sends, troubles)
+    }
+
+    fn poll_readable(&mut self, slot: Slot, token: Token) {
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        let poll = opcode::PollAdd::new(types::Fixed(slot.0), events).multi(true);
+        self.push(Tag::new(Kind::PollReadable, token), poll.build());
+    }
+
+    fn poll_writable(&mut self, slot: Slot, token: Token) {
+        let poll = opcode::PollAdd::new(types::Fixed(slot.0), libc::POLLOUT as u32);
+        self.push(Tag::new(Kind::PollWritable, token), poll.build());
+    }
+
+    fn receive(&mut self, slot: Slot, token: Token) {
+        // Length 0: as much as the buffer holds.
+        let receive = opcode::Recv::new(types::Fixed(slot.0), std::ptr::null_mut(), 0)
+            .buf_group(GROUP)
+            .flags(libc::MSG_DONTWAIT)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.receives_armed += 1;
+        self.push(Tag::new(Kind::Receive, token), receive);
+    }
+
+    fn receive_multishot(&mut self, slot: Slot, token: Token) {
+        let receive = opcode::RecvMulti::new(types::Fixed(slot.0), GROUP).build();
+        self.receives_armed += 1;
+        self.push(Tag::new(Kind::Receive, token), receive);
+    }
+
+    fn cancel(&mut self, operation: Operation, token: Token) {
+        // Where it finds nothing (ENOENT) or is too late (EALREADY), the operation's own end is on
+        // its way or was told.
+        let cancel = opcode::AsyncCancel::new(Tag::of(operation, token).bits()).build();
+        self.push(Tag::index(Kind::Ignored, 0), cancel.flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    fn close(&mut self, slot: Slot, token: Token) {
+        let close = opcode::Close::new(types::Fixed(slot.0)).build();
+        self.push(Tag::new(Kind::Close, token), close);
+    }
+
+    fn resume_accepts(&mut self, listener: ListenerId) {
+        if let Some(listener) = self.listeners.get_mut(usize::from(listener.0)) {
+            listener.resume(&mut self.queues);
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        for listener in &mut self.listeners {
+            listener.stop(&mut self.queues);
+        }
+    }
+
+    fn wake(&mut self, peer: usize) {
+        let Some(handle) = self.peers.get(peer) else {
+            debug_assert!(false, "no peer {peer}");
+            return;
+        };
+        match handle.ring_fd() {
+            Some(fd) => {
+                let wake = Tag::index(Kind::Wake, 0).bits();
+                let message = opcode::MsgRingData::new(types::Fd(fd), 0, wake, None)
+                    .build()
+                    .flags(squeue::Flags::SKIP_SUCCESS);
+                self.push(Tag::index(Kind::WakeFailed, peer as u32), message);
+            }
+            None => handle.ring_bell(),
+        }
+    }
+
+    fn receive_buffer_bytes(&self) -> usize {
+        self.buffers.buffer_bytes()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.stop_accepting();
+        // Errors from here on: what cannot be undone is leaked below.
+        let _ = self.queues.submit_all(&mut self.pending);
+        let submitter = self.queues.uring.submitter();
+        let _ = submitter.register_sync_cancel(
+            Some(types::Timespec::new().sec(1)),
+            types::CancelBuilder::any().all(),
+        );
+        let mut out = Vec::new();
+        for _ in 0..DROP_TRIES {
+            let waited = self.wait(Some(Duration::ZERO), &mut out);
+            out.clear();
+            if self.is_quiet() || waited.is_err() {
+                break;
+            }
+            let _ = self.wait(Some(Duration::from_millis(10)), &mut out);
+            out.clear();
+        }
+        if !self.is_quiet() {
+            mem::forget(Rc::clone(&self.buffers));
+            mem::forget(mem::take(&mut self.listeners));
+        }
+        // Whoever holds a wake handle holds the kernel's ring, so what it holds is let go by hand.
+        let submitter = self.queues.uring.submitter();
+        let _ = submitter.unregister_buf_ring(GROUP);
+        let _ = submitter.unregister_files();
+        if self.pool_made {
+            let _ = submitter.unregister_buffers();
+        }
+        self.queues.unregister();
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("describe", &self.describe()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for RingDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tier = match self.tier {
+            Tier::Modern => "modern (6.1)",
+        };
+        write!(
+            f,
+            "tier {tier}, {} submissions, {} completions, {} slots",
+            self.sq_entries, self.cq_entries, self.slots
+        )?;
+        if !self.skip_success {
+            write!(f, ", a completion per send")?;
+        }
+        if !self.registered_ring {
+            write!(f, ", ring not registered with the thread")?;
+        }
+        Ok(())
+    }
+}
+
+/// Rounds of waiting for cancelled operations, of 10 ms.
+const DROP_TRIES: u32 = 100;

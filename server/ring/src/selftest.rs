@@ -1,0 +1,56 @@
+//! Whether this kernel's sends can go without a completion each.
+//!
+//! Knows: the one short send that settles it. Must not know: what depends on the answer.
+//!
+//! A short send that posts no completion would lose bytes in silence (so it is on every kernel
+//! without `MSG_WAITALL`, and before 6.1 sometimes with it), and no flag announces that it does not.
+
+use std::os::{fd::AsRawFd, unix::net::UnixStream};
+
+use io_uring::{opcode, squeue, types};
+
+use crate::{
+    error::{Errno, RingError},
+    queue::Queues,
+    tag::{Kind, Tag},
+};
+
+/// Sends a little, which must fit and post nothing, then too much, which must post what was taken.
+pub(crate) fn skip_is_sound(queues: &mut Queues) -> Result<bool, RingError> {
+    let (ours, _theirs) = UnixStream::pair().map_err(RingError::system("socketpair"))?;
+    let bytes = vec![0; PROBE_BYTES];
+    let answer = |result: Option<i32>| match result {
+        // Neither nothing nor everything.
+        Some(taken) => taken > 0 && (taken as usize) < PROBE_BYTES,
+        None => false,
+    };
+    let little = send(queues, &ours, &bytes[..1])?;
+    let much = send(queues, &ours, &bytes)?;
+    let full = send(queues, &ours, &bytes)?;
+    Ok(little.is_none() && answer(much) && full == Some(-libc::EAGAIN))
+}
+
+/// One send as in a batch; the result of its completion, if it posts one.
+fn send(queues: &mut Queues, socket: &UnixStream, bytes: &[u8]) -> Result<Option<i32>, RingError> {
+    let entry =
+        opcode::Send::new(types::Fd(socket.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(Tag::index(Kind::Ignored, 0).bits());
+    // SAFETY: MSG_DONTWAIT: it is over when the enter below returns, or the process ends.
+    unsafe { queues.push(entry) };
+    while queues.queued() > 0 {
+        match queues.enter(0, true, None) {
+            Ok(_) | Err(Errno(libc::EINTR)) => {}
+            // The entry would still point to our bytes.
+            Err(errno) => crate::send::abort(errno),
+        }
+    }
+    let mut result = None;
+    queues.reap(|raw| result = Some(raw.result));
+    Ok(result)
+}
+
+/// Much more than a socket's buffer takes at once (212,992 B by default, 4 MiB at most by sysctl).
+const PROBE_BYTES: usize = 8 << 20;

@@ -1,0 +1,210 @@
+//! Making a ring, or saying why the system refuses one.
+//!
+//! Knows: flags of `io_uring_setup`, sysctls, limits. Must not know: what the ring is for.
+
+use std::{fs, io};
+
+use io_uring::IoUring;
+use rustix::process::{Resource, getrlimit};
+
+use crate::{
+    error::{Errno, RingError},
+    probe,
+};
+
+/// Sizes of a ring. All memory is taken when the ring is made.
+#[derive(Clone, Debug)]
+pub struct RingOptions {
+    /// Submissions per enter at most, 1 to 32,768; the kernel rounds up to a power of two. Default
+    /// 1,024.
+    pub sq_entries: u32,
+    /// Completions kept without the kernel having to allocate, `sq_entries` to 65,536. Default
+    /// 16,384.
+    pub cq_entries: u32,
+    /// Direct descriptors: connections that can be open, 1 to 1,048,576 (and `RLIMIT_NOFILE`). 16 B
+    /// each. Default 16,384.
+    pub slots: u32,
+    /// Shared receive buffers, a power of two, 1 to 32,768. Default 1,024.
+    pub receive_buffers: u16,
+    /// Bytes in one of them, 64 to 1 MiB. Default 2,048.
+    pub receive_buffer_bytes: u32,
+    /// Accepts in flight per listener, 1 to 1,024. Default 64.
+    pub accepts: u16,
+    /// Ask for no completion of a send that took everything. `false`: a completion per send, as where
+    /// the self-test fails. Default `true`.
+    pub skip_success: bool,
+    /// Which tier to run. Default [`TierChoice::Auto`].
+    pub tier: TierChoice,
+}
+
+/// What the caller asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TierChoice {
+    /// The best the kernel has.
+    #[default]
+    Auto,
+    /// Linux 5.10.
+    Base,
+}
+
+/// What a ring runs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Linux 6.1 and later.
+    Modern,
+}
+
+impl RingOptions {
+    pub(crate) fn check(&self) -> Result<(), RingError> {
+        let out = |option, value, range| Err(RingError::OptionOutOfRange { option, value, range });
+        match *self {
+            Self { tier: TierChoice::Base, .. } => Err(RingError::TierMissing),
+            Self { sq_entries: n, .. } if !(1..=32_768).contains(&n) => {
+                out("sq_entries", n.into(), "1 to 32768")
+            }
+            Self { cq_entries: n, sq_entries, .. } if !(sq_entries..=65_536).contains(&n) => {
+                out("cq_entries", n.into(), "sq_entries to 65536")
+            }
+            Self { slots: n, .. } if !(1..=1 << 20).contains(&n) => {
+                out("slots", n.into(), "1 to 1048576")
+            }
+            Self { receive_buffers: n, .. } if !n.is_power_of_two() => {
+                out("receive_buffers", n.into(), "a power of two up to 32768")
+            }
+            Self { receive_buffer_bytes: n, .. } if !(64..=1 << 20).contains(&n) => {
+                out("receive_buffer_bytes", n.into(), "64 to 1048576")
+            }
+            Self { accepts: n, .. } if !(1..=1024).contains(&n) => {
+                out("accepts", n.into(), "1 to 1024")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        Self {
+            sq_entries: 1024,
+            cq_entries: 16_384,
+            slots: 16_384,
+            receive_buffers: 1024,
+            receive_buffer_bytes: 2048,
+            accepts: 64,
+            skip_success: true,
+            tier: TierChoice::Auto,
+        }
+    }
+}
+
+/// A ring of this thread with an empty table of direct descriptors.
+pub(crate) fn build(options: &RingOptions) -> Result<IoUring, RingError> {
+    options.check()?;
+    let uring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .setup_cqsize(options.cq_entries)
+        .build(options.sq_entries)
+        .map_err(|error| refused(&error))?;
+    probe::check(&uring)?;
+    uring.submitter().register_files_sparse(options.slots).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::EMFILE) => RingError::DescriptorLimit {
+                wanted: options.slots,
+                limit: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+            },
+            Some(libc::ENOMEM) => memory_locked("the table of direct descriptors"),
+            _ => RingError::system("io_uring_register(FILES2)")(error),
+        }
+    })?;
+    Ok(uring)
+}
+
+/// `ENOMEM`, with the limit that is most likely the cause.
+pub(crate) fn memory_locked(what: &'static str) -> RingError {
+    let limit_bytes = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX);
+    RingError::MemoryLocked { what, limit_bytes }
+}
+
+fn refused(error: &io::Error) -> RingError {
+    match error.raw_os_error() {
+        // Who refuses by the sysctl says EPERM, and so do the default seccomp profiles of docker (25
+        // and later), containerd and podman.
+        Some(libc::EPERM | libc::EACCES) => {
+            let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+            refused_why(sysctl.ok().as_deref(), &status())
+        }
+        // An unknown setup flag: older than 6.1 (DEFER_TASKRUN), 6.0 (SINGLE_ISSUER), 5.18
+        // (SUBMIT_ALL).
+        Some(libc::EINVAL) => RingError::KernelTooOld { missing: "IORING_SETUP_DEFER_TASKRUN" },
+        Some(libc::ENOMEM) => memory_locked("the ring's queues"),
+        Some(libc::ENOSYS) => RingError::NoIoUring { seccomp: filtered(&status()) },
+        errno => {
+            RingError::System { call: "io_uring_setup", errno: Errno(errno.unwrap_or(libc::EIO)) }
+        }
+    }
+}
+
+/// Tells the causes of `EPERM` apart.
+fn refused_why(sysctl: Option<&str>, status: &str) -> RingError {
+    match sysctl.and_then(|value| value.trim().parse().ok()) {
+        Some(value @ 2..) => RingError::DisabledBySysctl { value },
+        // 1 lets root through; then it is something else that refuses.
+        Some(1) if !rustix::process::geteuid().is_root() => {
+            RingError::DisabledBySysctl { value: 1 }
+        }
+        _ if filtered(status) => RingError::RefusedBySeccomp,
+        _ => RingError::Refused,
+    }
+}
+
+fn status() -> String {
+    fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+/// Whether a seccomp filter is on (`Seccomp: 2`, proc(5)).
+fn filtered(status: &str) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"))
+        .is_some_and(|mode| mode.trim() == "2")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_is_told_apart() {
+        let filtered = "Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+        let open = "Name:\tx\nSeccomp:\t0\n";
+        let why = |sysctl, status| refused_why(sysctl, status).to_string();
+        assert!(why(Some("2\n"), filtered).contains("sysctl -w kernel.io_uring_disabled=0"));
+        assert!(why(Some("0\n"), filtered).contains("--security-opt seccomp=unconfined"));
+        assert!(why(None, filtered).contains("--security-opt seccomp=unconfined"));
+        assert!(why(Some("0\n"), open).contains("SELinux"));
+    }
+
+    #[test]
+    fn errors_of_setup_name_their_fix() {
+        let say = |errno| refused(&io::Error::from_raw_os_error(errno)).to_string();
+        assert!(say(libc::ENOMEM).contains("ulimit -l unlimited"), "{}", say(libc::ENOMEM));
+        assert!(say(libc::ENOSYS).contains("CONFIG_IO_URING"));
+        assert!(say(libc::EINVAL).contains("needs Linux 6.1 or newer"));
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        let bad = |options: RingOptions| options.check().unwrap_err().to_string();
+        assert!(bad(RingOptions { tier: TierChoice::Base, ..Default::default() }).contains("base"));
+        assert!(bad(RingOptions { sq_entries: 0, ..Default::default() }).contains("sq_entries"));
+        assert!(bad(RingOptions { cq_entries: 8, ..Default::default() }).contains("cq_entries"));
+        assert!(bad(RingOptions { slots: 0, ..Default::default() }).contains("slots"));
+        assert!(bad(RingOptions { accepts: 0, ..Default::default() }).contains("accepts"));
+        let odd = RingOptions { receive_buffers: 3, ..Default::default() };
+        assert!(bad(odd).contains("power of two"));
+        let small = RingOptions { receive_buffer_bytes: 1, ..Default::default() };
+        assert!(bad(small).contains("receive_buffer_bytes"));
+    }
+}
