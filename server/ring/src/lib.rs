@@ -29,6 +29,7 @@ mod tag;
 mod wake;
 
 pub use buf_ring::Buffer;
+pub use error::{Errno, RingError};
 pub use io::*;
 pub use queue::RingCounters;
 pub use ring::{Ring, RingDescription};

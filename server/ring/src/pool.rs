@@ -27,7 +27,7 @@ use self::{
 /// Bounds of a [`Pool`].
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// Bytes mapped and allocated at most. Default 1 GiB.
+    /// Bytes mapped and allocated at most; less than 2 MiB hold no block of up to 64 KiB. Default 1 GiB.
     pub bytes_max: usize,
     /// Of these, bytes registered with the ring at most: registered memory is resident and charged
     /// to `RLIMIT_MEMLOCK`. Default 64 MiB.
@@ -108,6 +108,12 @@ impl Pool {
         self.shared.collect(|header| pages.give(header));
     }
 
+    /// Gives back to the system what is mapped, unregistered and without a block out: after a burst.
+    pub fn trim(&mut self) {
+        self.collect();
+        self.pages.trim();
+    }
+
     /// Bytes mapped and allocated.
     pub fn bytes(&self) -> usize {
         self.pages.bytes_mapped() + self.shared.large_bytes()
@@ -136,24 +142,32 @@ impl Pool {
 
     fn take_large(&mut self, bytes: usize) -> Result<Lease, PoolFull> {
         self.collect();
-        if bytes > self.options.bytes_max.saturating_sub(self.bytes()) {
+        if bytes > self.room() {
+            self.pages.trim();
+        }
+        if bytes > self.room() {
             return Err(PoolFull);
         }
         self.shared.lease_large(bytes).ok_or(PoolFull)
     }
 
+    /// Bytes to the bound.
+    fn room(&self) -> usize {
+        self.options.bytes_max.saturating_sub(self.bytes())
+    }
+
     /// Maps one more region. `false` at the bound, or when the system has no memory.
     fn grow(&mut self) -> bool {
-        if self.bytes() + region::REGION_BYTES > self.options.bytes_max {
+        if region::REGION_BYTES > self.room() {
             return false;
         }
-        let Some(region) = Region::map() else { return false };
-        self.register(&region);
+        let Some(mut region) = Region::map() else { return false };
+        self.register(&mut region);
         self.pages.add(region);
         true
     }
 
-    fn register(&mut self, region: &Region) {
+    fn register(&mut self, region: &mut Region) {
         let Some(ring) = &self.registrar else { return };
         let index = self.registered_bytes / region::REGION_BYTES;
         if self.registered_bytes + region::REGION_BYTES > self.options.registered_bytes_max

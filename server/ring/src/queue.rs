@@ -157,12 +157,6 @@ impl Queues {
         self.uring.submission().len() as u32
     }
 
-    /// Gives up the registered descriptor, which would keep the ring.
-    pub(crate) fn unregister(&mut self) {
-        self.enter_fd.unregister(&self.uring);
-        self.enter_fd = EnterFd::plain(&self.uring);
-    }
-
     fn submit(&mut self, events: bool) -> Result<(), Errno> {
         match self.enter(0, events, None) {
             Ok(_) => Ok(()),
@@ -184,6 +178,13 @@ impl Queues {
     fn push_now(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: private, and called only with entries that came through `push`.
         unsafe { self.uring.submission().push(entry) }.is_ok()
+    }
+}
+
+impl Drop for Queues {
+    fn drop(&mut self) {
+        // The thread's place would keep the ring until the thread ends.
+        self.enter_fd.unregister(&self.uring);
     }
 }
 

@@ -389,7 +389,6 @@ impl Drop for Ring {
         if self.pool_made {
             let _ = submitter.unregister_buffers();
         }
-        self.queues.unregister();
     }
 }
 

@@ -8,6 +8,7 @@
 use std::os::{fd::AsRawFd, unix::net::UnixStream};
 
 use io_uring::{opcode, squeue, types};
+use socket2::SockRef;
 
 use crate::{
     error::{Errno, RingError},
@@ -18,6 +19,9 @@ use crate::{
 /// Sends a little, which must fit and post nothing, then too much, which must post what was taken.
 pub(crate) fn skip_is_sound(queues: &mut Queues) -> Result<bool, RingError> {
     let (ours, _theirs) = UnixStream::pair().map_err(RingError::system("socketpair"))?;
+    SockRef::from(&ours)
+        .set_send_buffer_size(SEND_BUFFER_BYTES)
+        .map_err(RingError::system("setsockopt(SO_SNDBUF)"))?;
     let bytes = vec![0; PROBE_BYTES];
     let answer = |result: Option<i32>| match result {
         // Neither nothing nor everything.
@@ -52,5 +56,7 @@ fn send(queues: &mut Queues, socket: &UnixStream, bytes: &[u8]) -> Result<Option
     Ok(result)
 }
 
-/// Much more than a socket's buffer takes at once (212,992 B by default, 4 MiB at most by sysctl).
-const PROBE_BYTES: usize = 8 << 20;
+/// What the socket's buffer takes; the kernel doubles it.
+const SEND_BUFFER_BYTES: usize = 16 << 10;
+/// Much more than that.
+const PROBE_BYTES: usize = 256 << 10;

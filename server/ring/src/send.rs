@@ -46,11 +46,18 @@ impl Batches {
         // What was asked before comes before, and its errors while nothing of the batch is queued.
         queues.submit_backlog(pending)?;
         self.number = (self.number + 1) & GENERATION_MASK;
-        let mut batch = Batch { number: self.number, sends, troubles, pending, owed: 0 };
+        let mut batch = Batch {
+            number: self.number,
+            sends,
+            troubles,
+            pending,
+            owed: 0,
+            skip: self.skip_success,
+        };
         let mut next = 0;
         let mut lost = false;
         while next < sends.len() {
-            next += batch.push(queues, next, self.skip_success);
+            next += batch.push(queues, next);
             lost |= batch.finish(queues);
         }
         // The kernel answers in order as long as nothing overflows.
@@ -68,18 +75,19 @@ struct Batch<'b, 'm> {
     pending: &'b mut Vec<Raw>,
     /// Completions that will come whatever the outcome.
     owed: usize,
+    /// A full success posts no completion.
+    skip: bool,
 }
 
 impl Batch<'_, '_> {
     /// Queues as many as there is room for, from `first` on; says how many.
-    fn push(&mut self, queues: &mut Queues, first: usize, skip: bool) -> usize {
+    fn push(&mut self, queues: &mut Queues, first: usize) -> usize {
         let mut submission = queues.uring.submission();
         let room = submission.capacity() - submission.len();
         let mut count = 0;
         for (send, index) in self.sends[first..].iter().take(room).zip(first as u32..) {
             let bytes = send.bytes.len().min(SEND_BYTES_MAX);
-            // Cut to the kernel's bound it would be a full success, and what was cut off lost.
-            let skip = skip && bytes == send.bytes.len();
+            let skip = self.skips(send);
             self.owed += usize::from(!skip);
             let token = Token { index, generation: self.number };
             let entry =
@@ -127,12 +135,19 @@ impl Batch<'_, '_> {
         }
     }
 
+    /// Whether the send posts no completion if all its bytes are taken. Cut to the kernel's bound it
+    /// would be a full success, and what was cut off lost.
+    fn skips(&self, send: &Send<'_>) -> bool {
+        self.skip && send.bytes.len() <= SEND_BYTES_MAX
+    }
+
     fn take(&mut self, raw: Raw) {
         let index = match Tag::decode(raw.user_data) {
             Some(Tag { kind: Kind::Send, token }) if token.generation == self.number => token.index,
             _ => return self.pending.push(raw),
         };
         let Some(send) = self.sends.get(index as usize) else { return self.pending.push(raw) };
+        self.owed -= usize::from(!self.skips(send));
         let outcome = match raw.result {
             taken @ 1.. if taken as usize == send.bytes.len() => None,
             taken @ 1.. => Some(SendOutcome::Short(taken as u32)),

@@ -260,7 +260,7 @@ fn walk(first: *mut Header, give: &mut impl FnMut(NonNull<Header>)) -> isize {
 
 /// # Safety
 /// The caller held the block's last reference.
-#[cold]
+#[inline(never)]
 unsafe fn send_home(header: NonNull<Header>, bytes: NonNull<[u8]>) {
     // SAFETY: the header lives until it is home.
     let header_ref = unsafe { header.as_ref() };

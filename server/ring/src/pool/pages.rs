@@ -3,7 +3,7 @@
 //! Knows: pages, classes, free lists; all of it the owner's alone. Must not know: reference counts,
 //! other threads.
 
-use std::ptr::NonNull;
+use std::{ops::Range, ptr::NonNull};
 
 use super::{
     block::{Block, Header},
@@ -13,7 +13,9 @@ use super::{
 /// All pages of a pool.
 #[derive(Debug)]
 pub(super) struct Pages {
-    regions: Vec<Region>,
+    /// `None`: given back to the system.
+    regions: Vec<Option<Region>>,
+    /// INVARIANT: page `i` is in region `i / PAGES_PER_REGION`.
     pages: Vec<Page>,
     /// Per class, the first of its pages with a free block.
     partial: [u32; SIZE_CLASSES.len()],
@@ -94,23 +96,38 @@ impl Pages {
 
     /// Adds a region's pages to the empty ones.
     pub(super) fn add(&mut self, region: Region) {
-        self.regions.push(region);
-        for _ in 0..PAGES_PER_REGION {
-            let at = self.pages.len() as u32;
-            self.pages.push(Page {
-                free: None,
-                carved: 0,
-                used: 0,
-                class: 0,
-                previous: NONE,
-                next: NONE,
-            });
+        let place = match self.regions.iter().position(Option::is_none) {
+            Some(place) => place,
+            None => {
+                self.regions.push(None);
+                self.pages.resize_with(self.regions.len() * PAGES_PER_REGION, Page::default);
+                self.regions.len() - 1
+            }
+        };
+        self.regions[place] = Some(region);
+        for at in pages_of(place) {
             self.link_empty(at);
         }
     }
 
+    /// Gives regions back to the system that have no block out; not registered ones, whose pages the
+    /// kernel would keep.
+    pub(super) fn trim(&mut self) {
+        for (place, region) in self.regions.iter_mut().enumerate() {
+            let idle = pages_of(place).all(|at| self.pages[at as usize].used == 0);
+            region.take_if(|region| idle && !region.is_registered());
+        }
+        self.empty = NONE;
+        for at in 0..self.pages.len() {
+            // A page without a block out is in no other list.
+            if self.pages[at].used == 0 && self.regions[at / PAGES_PER_REGION].is_some() {
+                self.link_empty(at as u32);
+            }
+        }
+    }
+
     pub(super) fn bytes_mapped(&self) -> usize {
-        self.regions.len() * REGION_BYTES
+        self.regions.iter().flatten().count() * REGION_BYTES
     }
 
     pub(super) fn bytes_in_use(&self) -> usize {
@@ -120,7 +137,7 @@ impl Pages {
     /// The regions, for whoever is to free them; no block can be taken afterwards.
     pub(super) fn take_regions(&mut self) -> Vec<Region> {
         let Self { regions, .. } = std::mem::take(self);
-        regions
+        regions.into_iter().flatten().collect()
     }
 
     /// Gives an empty page to the class.
@@ -188,9 +205,25 @@ impl Default for Pages {
     }
 }
 
-fn block_at(regions: &[Region], page: u32, offset: usize) -> (NonNull<u8>, NonNull<Header>) {
+impl Default for Page {
+    fn default() -> Self {
+        Self { free: None, carved: 0, used: 0, class: 0, previous: NONE, next: NONE }
+    }
+}
+
+fn pages_of(region: usize) -> Range<u32> {
+    (region * PAGES_PER_REGION) as u32..((region + 1) * PAGES_PER_REGION) as u32
+}
+
+fn block_at(
+    regions: &[Option<Region>],
+    page: u32,
+    offset: usize,
+) -> (NonNull<u8>, NonNull<Header>) {
     let page = page as usize;
-    regions[page / PAGES_PER_REGION].block(page % PAGES_PER_REGION * PAGE_BYTES + offset)
+    let region = regions[page / PAGES_PER_REGION].as_ref();
+    let region = region.expect("a region with a page in a list is mapped");
+    region.block(page % PAGES_PER_REGION * PAGE_BYTES + offset)
 }
 
 const fn blocks_per_page(class: usize) -> usize {

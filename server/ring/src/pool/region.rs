@@ -17,6 +17,7 @@ use crate::{error::Errno, sys};
 pub(super) struct Region {
     bytes: NonNull<u8>,
     headers: NonNull<Header>,
+    registered: bool,
 }
 
 impl Region {
@@ -31,15 +32,21 @@ impl Region {
             unsafe { unmap_bytes(bytes) };
             return None;
         };
-        Some(Self { bytes, headers })
+        Some(Self { bytes, headers, registered: false })
     }
 
     /// Makes the region place `index` of the ring's table of registered buffers.
-    pub(super) fn register(&self, ring: &OwnedFd, index: u32) -> Result<(), Errno> {
+    pub(super) fn register(&mut self, ring: &OwnedFd, index: u32) -> Result<(), Errno> {
         let part = libc::iovec { iov_base: self.bytes.as_ptr().cast(), iov_len: REGION_BYTES };
         // SAFETY: the kernel pins the pages and holds them itself until they are unregistered, even
         // when this mapping goes first; it writes to them only for operations with this index.
-        unsafe { sys::register_buffer(ring.as_raw_fd(), index, &part) }
+        unsafe { sys::register_buffer(ring.as_raw_fd(), index, &part) }?;
+        self.registered = true;
+        Ok(())
+    }
+
+    pub(super) fn is_registered(&self) -> bool {
+        self.registered
     }
 
     /// The block at `offset` bytes and its header. The header is zeroed, or as its last block left it.
