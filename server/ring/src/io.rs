@@ -141,7 +141,8 @@ pub enum AcceptFailure {
     TableFull,
     /// Anything else that says the process or system is out of something.
     System(Errno),
-    /// Cancelled by [`Io::stop_accepting`].
+    /// Cancelled by [`Io::stop_accepting`]; told once per listener, when none of its accepts is in
+    /// flight any more.
     Stopped,
 }
 
@@ -166,7 +167,7 @@ pub trait Io {
     type Buffer: Deref<Target = [u8]>;
 
     /// Submits what was asked, waits at most `timeout` (`None`: until something happens, zero: not
-    /// at all) and appends what completed to `out`.
+    /// at all) and appends what completed to `out`. It may return early with nothing (a signal).
     ///
     /// # Errors
     /// Only what the ring cannot go on after.

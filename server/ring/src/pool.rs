@@ -18,6 +18,8 @@ mod region;
 
 use std::{fmt, os::fd::OwnedFd};
 
+use rustix::process::{Resource, geteuid, getrlimit};
+
 pub use self::block::{Frame, Lease};
 use self::{
     pages::{Pages, SIZE_CLASSES},
@@ -30,7 +32,8 @@ pub struct PoolOptions {
     /// Bytes mapped and allocated at most; less than 2 MiB hold no block of up to 64 KiB. Default 1 GiB.
     pub bytes_max: usize,
     /// Of these, bytes registered with the ring at most: registered memory is resident and charged
-    /// to `RLIMIT_MEMLOCK`. Default 64 MiB.
+    /// to the user's `RLIMIT_MEMLOCK`, as are the rings of all of the user's processes. Default
+    /// 64 MiB, or an eighth of the limit for who is bound by it.
     pub registered_bytes_max: usize,
 }
 
@@ -190,7 +193,7 @@ impl Drop for Pool {
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { bytes_max: 1 << 30, registered_bytes_max: 64 << 20 }
+        Self { bytes_max: 1 << 30, registered_bytes_max: registered_bytes_default() }
     }
 }
 
@@ -208,6 +211,17 @@ impl fmt::Debug for Pool {
             .field("registered_bytes", &self.registered_bytes)
             .field("registrations_failed", &self.registrations_failed)
             .finish_non_exhaustive()
+    }
+}
+
+fn registered_bytes_default() -> usize {
+    if cfg!(miri) {
+        return 0;
+    }
+    match getrlimit(Resource::Memlock).current {
+        // Root is not bound by it (CAP_IPC_LOCK).
+        Some(limit) if !geteuid().is_root() => (64 << 20).min(limit as usize / 8),
+        _ => 64 << 20,
     }
 }
 

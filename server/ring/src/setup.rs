@@ -160,7 +160,8 @@ fn refused_why(sysctl: Option<&str>, status: &str) -> RingError {
 }
 
 fn status() -> String {
-    fs::read_to_string("/proc/self/status").unwrap_or_default()
+    // Filters are per thread.
+    fs::read_to_string("/proc/thread-self/status").unwrap_or_default()
 }
 
 /// Whether a seccomp filter is on (`Seccomp: 2`, proc(5)).
@@ -184,6 +185,47 @@ mod tests {
         assert!(why(Some("0\n"), filtered).contains("--security-opt seccomp=unconfined"));
         assert!(why(None, filtered).contains("--security-opt seccomp=unconfined"));
         assert!(why(Some("0\n"), open).contains("SELinux"));
+    }
+
+    /// The real thing: a filter on this thread that answers EPERM, as docker's does.
+    #[test]
+    fn a_seccomp_filter_is_recognised() {
+        let refused = std::thread::spawn(|| {
+            filter_io_uring_setup();
+            build(&RingOptions::default()).map(drop)
+        });
+        let refused = refused.join().expect("no panic").expect_err("filtered");
+        let message = refused.to_string();
+        // Unless the machine refuses before the filter does.
+        assert!(
+            matches!(refused, RingError::RefusedBySeccomp | RingError::DisabledBySysctl { .. }),
+            "{message}"
+        );
+    }
+
+    fn filter_io_uring_setup() {
+        let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        let mut program = [
+            // The number of the call is the first word of what a filter sees.
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            step(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                0,
+                1,
+                libc::SYS_io_uring_setup as u32,
+            ),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, refuse),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: changes a flag of this thread.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        // SAFETY: the kernel copies the program, which is whole.
+        let set = unsafe {
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
+        };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl EnterFd {
         timeout: Option<Duration>,
     ) -> Result<u32, Errno> {
         let timespec = timeout.map(|timeout| KernelTimespec {
-            seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            seconds: timeout.as_secs().min(WAIT_SECONDS_MAX) as i64,
             nanoseconds: timeout.subsec_nanos().into(),
         });
         let mut argument =
@@ -159,6 +159,8 @@ struct RsrcUpdate2 {
     resv2: u32,
 }
 
+/// A year: the kernel adds the timeout to its clock and must not overflow.
+const WAIT_SECONDS_MAX: u64 = 365 * 86_400;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;

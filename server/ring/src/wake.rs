@@ -57,9 +57,9 @@ impl WakeHandle {
         Ok(Self(Arc::new(Ends { ring: Some(ring), bell })))
     }
 
-    /// Sets the eventfd back to silence.
-    pub(crate) fn hush(&self) {
+    /// Sets the eventfd back to silence; whether it was rung.
+    pub(crate) fn hush(&self) -> bool {
         // EAGAIN: it was silent.
-        let _ = io::read(&self.0.bell, &mut [0; 8]);
+        io::read(&self.0.bell, &mut [0; 8]).is_ok()
     }
 }
