@@ -1,6 +1,9 @@
 //! The pool, from one thread and from many.
 
-use std::{sync::mpsc, thread};
+use std::{
+    sync::{Arc, Barrier, mpsc},
+    thread,
+};
 
 use uringcast_ring::pool::{Frame, Lease, Pool, PoolFull, PoolOptions};
 #[cfg(not(miri))]
@@ -209,6 +212,38 @@ fn blocks_outlive_their_pool() {
     }
     // And a pool that was never used.
     drop(Pool::default());
+}
+
+#[test]
+fn a_pool_and_its_blocks_may_go_at_once() {
+    let start = Arc::new(Barrier::new(3));
+    let (senders, threads): (Vec<_>, Vec<_>) = (0..2)
+        .map(|_| {
+            let (sender, frames) = mpsc::channel::<Vec<Frame>>();
+            let start = Arc::clone(&start);
+            let thread = thread::spawn(move || {
+                for frames in frames {
+                    start.wait();
+                    drop(frames);
+                }
+            });
+            (sender, thread)
+        })
+        .unzip();
+    for round in 0..if cfg!(miri) { 20 } else { 3000 } {
+        let mut pool = Pool::new(PoolOptions { bytes_max: REGION * 2, registered_bytes_max: 0 });
+        let sizes = [512, 600, 70_000].iter().cycle().skip(round);
+        let frames: Vec<_> = sizes.take(4).map(|&size| pool.take(size).unwrap().freeze()).collect();
+        for sender in &senders {
+            sender.send(frames.clone()).unwrap();
+        }
+        drop(frames);
+        start.wait();
+        pool.collect();
+        drop(pool);
+    }
+    drop(senders);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 #[test]
