@@ -32,3 +32,28 @@ pub fn raise_nofile_limit() -> io::Result<u64> {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     Ok(maximum.unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use rustix::thread::{sched_getaffinity, sched_getcpu};
+
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_stays() {
+        let allowed = sched_getaffinity(None).expect("of this thread");
+        let cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
+        let pinned = |cpu| {
+            thread::spawn(move || {
+                pin_current_thread(cpu).expect("allowed");
+                thread::yield_now();
+                assert_eq!(sched_getcpu(), cpu);
+            })
+        };
+        cpus.for_each(|cpu| pinned(cpu).join().expect("on its CPU"));
+        let nowhere = pin_current_thread(CpuSet::MAX_CPU).expect_err("no such CPU");
+        assert_eq!(nowhere.raw_os_error(), Some(libc::EINVAL));
+    }
+}
