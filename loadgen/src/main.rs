@@ -1,2 +1,55 @@
-//! placeholder
-fn main() {}
+//! `loadgen`: a load generator for WebSocket push servers that checks what it receives.
+//!
+//! Knows: the order of things. Must not know: details; see each module's first lines. What is
+//! planned ([`plan`]), sent ([`source`], [`stamp`]), received ([`worker`], [`client`],
+//! [`frames`]), checked ([`judge`], [`verify`]), measured ([`record`], [`spread`]) and told
+//! ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`] clocks.
+
+mod agenda;
+mod client;
+mod clock;
+mod crew;
+mod driver;
+mod failure;
+mod fanout;
+mod flags;
+mod frames;
+mod judge;
+mod machine;
+mod plan;
+mod record;
+mod report;
+mod run;
+mod server_process;
+mod shared;
+mod source;
+mod spread;
+mod stamp;
+mod targets;
+mod usage;
+mod verify;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::flags::{Command, Flags};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let (result, run) = match &flags.command {
+        Command::Fanout(flags) => (fanout::fanout(flags), &flags.run),
+    };
+    match result.and_then(|report| report::publish(&report, run).map(|()| report)) {
+        Ok(report) if report.clean => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("loadgen: {failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! One connection of a thread, from its upgrade to its end.
+//!
+//! Knows: its state, what it has yet to send, frames cut by a receive. Must not know: the ring,
+//! other connections, what messages mean.
+
+use uringcast_protocol::client_handshake::{Ask, ResponseError, encode_key, parse_response};
+use uringcast_protocol::client_handshake::write_request;
+
+use crate::frames::Frames;
+use crate::plan::{Group, Role};
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Not begun, or to be begun again.
+    Waiting,
+    /// The upgrade has been sent; what has come of its answer. Boxed: it is short-lived.
+    Handshaking { head: Box<Vec<u8>> },
+    /// Frames may flow.
+    Open,
+    /// We have sent a close.
+    Leaving,
+    /// Over, for good.
+    Ended,
+}
+
+/// One connection; it has one slot of the ring's table for all its lives.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) role: Role,
+    pub(crate) group: u16,
+    pub(crate) state: State,
+    /// Which of its lives this is: counts the uses of its slot.
+    pub(crate) generation: u32,
+    /// A receive is armed.
+    pub(crate) receiving: bool,
+    /// A send is in flight.
+    pub(crate) sending: bool,
+    /// Output that waits for the send in flight.
+    pub(crate) pending: Vec<u8>,
+    pub(crate) frames: Frames,
+    /// When the connection was begun, ns.
+    pub(crate) begun_ns: u64,
+    /// The status of the close that the server sent.
+    pub(crate) close_code: Option<u16>,
+    /// And we have answered it.
+    pub(crate) answered: bool,
+}
+
+impl Client {
+    pub(crate) fn new(role: Role, group: u16) -> Self {
+        Self {
+            role,
+            group,
+            state: State::Waiting,
+            generation: 0,
+            receiving: false,
+            sending: false,
+            pending: Vec::new(),
+            frames: Frames::default(),
+            begun_ns: 0,
+            close_code: None,
+            answered: false,
+        }
+    }
+
+    /// A new life begins: returns the upgrade request.
+    pub(crate) fn begin(&mut self, group: &Group, nonce: [u8; 16], now_ns: u64) -> Vec<u8> {
+        self.state = State::Handshaking { head: Box::default() };
+        self.receiving = false;
+        self.sending = false;
+        self.pending = Vec::new();
+        self.frames.clear();
+        self.begun_ns = now_ns;
+        self.close_code = None;
+        self.answered = false;
+        let mut request = Vec::with_capacity(256);
+        let key = encode_key(nonce);
+        let ask = Ask { path: &group.path, host: &group.host, key: &key, ..Ask::default() };
+        write_request(&mut request, &ask);
+        request
+    }
+
+    /// Takes a piece of the answer to the upgrade; when it is complete and right, returns what
+    /// came after it.
+    ///
+    /// # Errors
+    /// The answer is no upgrade.
+    pub(crate) fn answer(
+        &mut self,
+        bytes: &[u8],
+        nonce: [u8; 16],
+    ) -> Result<Option<Vec<u8>>, ResponseError> {
+        let State::Handshaking { head } = &mut self.state else { return Ok(None) };
+        head.extend_from_slice(bytes);
+        let Some(head_bytes) = parse_response(head, &encode_key(nonce), &[])? else {
+            return Ok(None);
+        };
+        let rest = head[head_bytes..].to_vec();
+        self.state = State::Open;
+        Ok(Some(rest))
+    }
+
+    /// A subscriber whose deliveries are checked.
+    pub(crate) fn is_checked(&self) -> bool {
+        matches!(self.role, Role::Subscriber { .. })
+    }
+
+    /// A subscriber that stays from beginning to end.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.role == Role::Subscriber { churns: false }
+    }
+
+    /// A subscriber that comes and goes.
+    pub(crate) fn churns(&self) -> bool {
+        self.role == Role::Subscriber { churns: true }
+    }
+}
+
+/// The handshake's nonce: different for each life of each connection, and not kept.
+pub(crate) fn nonce(seed: u64, number: u32, generation: u32) -> [u8; 16] {
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&seed.to_le_bytes());
+    nonce[8..12].copy_from_slice(&number.to_le_bytes());
+    nonce[12..].copy_from_slice(&generation.to_le_bytes());
+    nonce
+}

@@ -1,0 +1,141 @@
+//! From what a command wants to threads with their shares, and from their results to a report.
+//!
+//! Knows: dealing out connections, merging results. Must not know: what the streams are.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::driver::{Sources, file_limit_raise};
+use crate::failure::Failure;
+use crate::flags::RunFlags;
+use crate::judge::{Identify, Judge};
+use crate::plan::{ClientPlan, Group, WorkerPlan, share};
+use crate::report::Report;
+use crate::run::{Job, Timing, run};
+use crate::shared::Shared;
+use crate::source::Source;
+use crate::spread::Spread;
+use crate::verify::{Interest, Ledger, Streams};
+
+/// Everything that a command decides.
+pub(crate) struct Crew<'a> {
+    pub(crate) flags: &'a RunFlags,
+    /// Where connections go.
+    pub(crate) groups: Vec<Group>,
+    /// All connections.
+    pub(crate) clients: Vec<ClientPlan>,
+    /// What groups of subscribers get.
+    pub(crate) interests: Vec<Interest>,
+    /// All that is published.
+    pub(crate) streams: Streams,
+    pub(crate) timing: Timing,
+    /// A received payload's length, where it is known, bytes.
+    pub(crate) payload_bytes: Option<usize>,
+    pub(crate) spread: Spread,
+    /// Publications wait for subscribers.
+    pub(crate) closed_loop: bool,
+}
+
+impl Crew<'_> {
+    /// Runs the threads. `sources` are the publishers', in order; `identify` makes each thread's
+    /// means of recognising payloads.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) fn run(
+        self,
+        sources: impl FnOnce(&Arc<Shared>) -> Vec<Box<dyn Source>>,
+        identify: impl Fn() -> Identify,
+    ) -> Result<Report, Failure> {
+        let threads = self.threads()?;
+        let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
+        let shared = Arc::new(shared);
+        let streams = Arc::new(self.streams);
+        let interests: Arc<[Interest]> = Arc::from(self.interests);
+        let origin = origin(&self.flags.source, &self.groups);
+        let mut sources = Some(sources(&shared));
+        let mut number_first = 0;
+        let mut jobs = Vec::with_capacity(threads);
+        for (thread, clients) in share(&self.clients, threads).into_iter().enumerate() {
+            let interest_of = clients.iter().map(|client| {
+                client.is_checked().then(|| self.groups[usize::from(client.group)].interest)?
+            });
+            let ledger = Ledger::new(Arc::clone(&streams), Arc::clone(&interests), interest_of);
+            let mut judge = Judge::new(ledger, identify(), self.payload_bytes, self.spread.clone());
+            if self.closed_loop {
+                let steady = clients.iter().filter(|client| client.is_steady()).count();
+                judge.watch_seen(steady as u32);
+            }
+            let count = clients.len() as u32;
+            let plan = WorkerPlan {
+                thread,
+                cpu: self.flags.cpus.get(thread).copied(),
+                groups: self.groups.clone(),
+                clients,
+                number_first,
+                connects_per_s: self.flags.connect_rate.div_ceil(threads as u32),
+                sources: origin.clone(),
+                warmup_ns: self.timing.warmup.as_nanos() as u64,
+                seed: self.flags.seed,
+            };
+            number_first += count;
+            jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
+        }
+        let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
+        let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
+        let clients = &self.clients;
+        Ok(Report::new(finished, &firsts, &streams, clients, self.timing))
+    }
+
+    /// As many threads as asked for, or as the rings' tables of files make necessary.
+    fn threads(&self) -> Result<usize, Failure> {
+        let per_ring = file_limit_raise().saturating_sub(FILES_SPARE).clamp(1, SLOTS_MAX);
+        let needed = (self.clients.len() as u64).div_ceil(per_ring);
+        let threads = needed.max(u64::from(self.flags.threads)) as usize;
+        let cpus = &self.flags.cpus;
+        if !cpus.is_empty() && cpus.len() < threads {
+            let right = format!("{threads} processors, one for each thread: 0,1,…");
+            return Err(Failure::usage("--cpus", format!("{cpus:?}"), &right));
+        }
+        Ok(threads)
+    }
+}
+
+fn origin(given: &[IpAddr], groups: &[Group]) -> Sources {
+    if !given.is_empty() {
+        return Sources::Given(given.to_vec());
+    }
+    let is_v4_loopback = |group: &Group| group.address.is_ipv4() && group.address.ip().is_loopback();
+    if groups.iter().all(is_v4_loopback) { Sources::Loopback } else { Sources::Any }
+}
+
+/// Which of `subscribers` churn when `percent` of them shall: evenly spread.
+pub(crate) fn churners(subscribers: u32, percent: f64) -> impl Fn(u32) -> bool {
+    let count = (f64::from(subscribers) * percent / 100.0).round() as u64;
+    let total = u64::from(subscribers.max(1));
+    move |number| {
+        let before = |number: u64| number * count / total;
+        before(u64::from(number) + 1) > before(u64::from(number))
+    }
+}
+
+/// Descriptors left for everything else.
+const FILES_SPARE: u64 = 64;
+/// Slots of one ring's table (io_uring allows 2^20).
+const SLOTS_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn churners_are_as_many_as_asked_and_spread() {
+        for (subscribers, percent, count) in [(1000, 1.0, 10), (7, 50.0, 4), (5, 0.0, 0), (3, 100.0, 3)]
+        {
+            let churns = churners(subscribers, percent);
+            assert_eq!((0..subscribers).filter(|&number| churns(number)).count(), count);
+        }
+        let churns = churners(1000, 1.0);
+        assert_eq!((0..500).filter(|&number| churns(number)).count(), 5);
+    }
+}

@@ -1,0 +1,10 @@
+//! File descriptors and readiness: sockets go in, completions come out.
+//!
+//! Knows: io_uring, sockets, their options and addresses. Must not know: WebSocket, latency, why a
+//! socket is opened or what its bytes mean.
+
+mod ring;
+mod sockets;
+
+pub(crate) use ring::{Chunk, Completion, Ring, RingError, SocketId};
+pub(crate) use sockets::{Sources, file_limit_raise, open};

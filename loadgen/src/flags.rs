@@ -1,0 +1,146 @@
+//! What can be typed.
+//!
+//! Knows: names, defaults, help. Must not know: what is done with them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::targets::Target;
+
+/// Load generator for WebSocket push servers.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// One topic to many subscribers: latency from the intended time, loss per connection
+    Fanout(FanoutFlags),
+}
+
+/// What all commands share.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunFlags {
+    /// Threads, each with an io_uring of its own; more are taken where one ring's table of files is
+    /// too small
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) threads: u16,
+    /// Processors for the threads, in order: 0,1
+    #[arg(long, value_delimiter = ',', value_name = "CPU,…")]
+    pub(crate) cpus: Vec<usize>,
+    /// Connections begun per second; 0: as fast as they are answered
+    #[arg(long, default_value_t = 5000, value_name = "PER_S")]
+    pub(crate) connect_rate: u32,
+    /// Source addresses [default: one of 127.0.0.0/8 per 1,000 connections to a loopback server]
+    #[arg(long, value_delimiter = ',', value_name = "IP,…")]
+    pub(crate) source: Vec<IpAddr>,
+    /// Process id of the server: its processor time and memory are reported
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Write the report as JSON, with everyone who missed something
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the percentiles in HdrHistogram's text format (for its plotter)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hgrm: Option<PathBuf>,
+    /// How long to wait without a delivery for what is still on its way at the end
+    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) grace: Duration,
+    /// No progress bars and no table: files and exit code only
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// For masks, churn, handshake keys and generated data
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// `loadgen fanout`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FanoutFlags {
+    /// Where subscribers connect; for JSON: ws://127.0.0.1:9001/ws?topics=bench
+    #[arg(long, default_value = "ws://127.0.0.1:9001/raw/bench")]
+    pub(crate) url: Target,
+    /// Where publishers connect
+    #[arg(long, default_value = "ws://127.0.0.1:9003/publish/bench")]
+    pub(crate) publish_url: Target,
+    /// Connections that receive everything
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) subscribers: u32,
+    /// Connections that publish
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) publishers: u16,
+    /// Publications per second, all publishers together, on an absolute schedule
+    #[arg(long, default_value_t = 10.0, value_name = "PER_S", value_parser = positive)]
+    pub(crate) rate: f64,
+    /// Closed loop instead: publish when fewer than N publications are not yet with every subscriber
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) outstanding: Option<u64>,
+    /// Payload, bytes
+    #[arg(long, default_value_t = 128, value_name = "BYTES", value_parser = payload_bytes)]
+    pub(crate) size: usize,
+    /// Publish binary messages; default is text, which is valid JSON
+    #[arg(long)]
+    pub(crate) binary: bool,
+    /// How long to measure, after the warm-up
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) duration: Duration,
+    /// Publishing before measuring
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) warmup: Duration,
+    /// So many of a hundred subscribers leave and come back all the time (after 0.5 to 2 s)
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) churn: f64,
+    /// Further connections that subscribe and never read; not checked
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) stalled: u32,
+    #[command(flatten)]
+    pub(crate) run: RunFlags,
+}
+
+/// The form in which subscribers get messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// `/ws`: each payload wrapped in JSON with topic and sequence number.
+    Json,
+    /// `/raw/…`: payloads as they are.
+    Raw,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= RATE_MAX => Ok(value),
+        _ => Err(format!("should be a number above 0, up to {RATE_MAX}")),
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
+        _ => Err("should be a number from 0 to 100".to_owned()),
+    }
+}
+
+fn payload_bytes(text: &str) -> Result<usize, String> {
+    let least = crate::stamp::PAYLOAD_BYTES_MIN;
+    match text.parse::<usize>() {
+        Ok(bytes) if (least..=PAYLOAD_BYTES_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("should be {least} (the stamp) to {PAYLOAD_BYTES_MAX} bytes")),
+    }
+}
+
+const RATE_MAX: f64 = 10_000_000.0;
+const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+const EXAMPLES: &str = "\
+Examples:
+  loadgen fanout --subscribers 5000 --rate 20 --pid $(pidof uringcast)
+  loadgen fanout --subscribers 2000 --rate 3000 --cpus 1 --json run.json --hgrm run.hgrm
+  loadgen fanout --url 'ws://127.0.0.1:9001/ws?topics=bench' --outstanding 4
+
+Exit codes: 0 nothing lost, 1 something lost or failed, 2 wrong use.";

@@ -1,0 +1,220 @@
+//! What becomes of a received message: which publication it is, whether its time was right, how
+//! late it came.
+//!
+//! Knows: payloads, ledger, histograms. Must not know: sockets, frames, clocks.
+
+use std::collections::VecDeque;
+
+use crate::record::Recorder;
+use crate::spread::Spread;
+use crate::stamp::Finder;
+use crate::verify::{Ledger, Verdict};
+
+/// One thread's judge.
+pub(crate) struct Judge {
+    pub(crate) ledger: Ledger,
+    pub(crate) recorder: Recorder,
+    pub(crate) spread: Spread,
+    pub(crate) counts: Counts,
+    identify: Identify,
+    /// What a payload must measure, bytes, where that is known.
+    payload_bytes: Option<usize>,
+    seen: Option<Seen>,
+    /// The first error that the server announced in JSON.
+    pub(crate) first_error: Option<String>,
+}
+
+/// How a payload is recognised.
+pub(crate) enum Identify {
+    /// By nothing: idle connections.
+    Nothing,
+    /// By its stamp.
+    Stamp(Finder),
+}
+
+/// Messages counted.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct Counts {
+    /// Publications delivered, faulty ones too.
+    pub(crate) messages: u64,
+    /// Their payloads as received, bytes.
+    pub(crate) payload_bytes: u64,
+    /// Acknowledgements and other messages of the JSON protocol.
+    pub(crate) control_messages: u64,
+    /// Gaps that the server announced.
+    pub(crate) gaps_announced: u64,
+    /// Errors that the server announced.
+    pub(crate) errors_announced: u64,
+}
+
+impl Counts {
+    /// Adds another thread's.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.payload_bytes += other.payload_bytes;
+        self.control_messages += other.control_messages;
+        self.gaps_announced += other.gaps_announced;
+        self.errors_announced += other.errors_announced;
+    }
+}
+
+impl Judge {
+    pub(crate) fn new(
+        ledger: Ledger,
+        identify: Identify,
+        payload_bytes: Option<usize>,
+        spread: Spread,
+    ) -> Self {
+        Self {
+            ledger,
+            recorder: Recorder::new(),
+            spread,
+            counts: Counts::default(),
+            identify,
+            payload_bytes,
+            seen: None,
+            first_error: None,
+        }
+    }
+
+    /// From now on counts which publications of stream 0 all `subscribers` have got.
+    pub(crate) fn watch_seen(&mut self, subscribers: u32) {
+        self.seen = Some(Seen { base: 0, counts: VecDeque::new(), subscribers });
+    }
+
+    /// A message has arrived.
+    #[inline]
+    pub(crate) fn message(&mut self, connection: u32, payload: &[u8], counted: bool, now_ns: u64) {
+        let found = match &mut self.identify {
+            Identify::Stamp(finder) => match finder.find(payload) {
+                Some(stamp) => (stamp.stream, stamp.number, stamp.intended_ns, stamp.sent_ns),
+                None => return self.other(payload),
+            },
+            Identify::Nothing => return self.counts.messages += 1,
+        };
+        let (stream, number, intended_ns, sent_ns) = found;
+        self.counts.messages += 1;
+        self.counts.payload_bytes += payload.len() as u64;
+        if self.payload_bytes.is_some_and(|bytes| bytes != payload.len()) {
+            self.ledger.faults.damaged += 1;
+            return;
+        }
+        let expected = match (&self.seen, counted) {
+            (Some(_), true) => self.ledger.expected(connection, stream),
+            _ => None,
+        };
+        if self.ledger.observe(connection, stream, number) == Verdict::Faulty {
+            return;
+        }
+        self.recorder.record(intended_ns, sent_ns, now_ns);
+        if self.spread.wants(number) && self.recorder.window_ns.contains(&intended_ns) {
+            self.spread.note(stream, number, now_ns.saturating_sub(intended_ns));
+        }
+        if let (Some(seen), Some(expected)) = (&mut self.seen, expected) {
+            seen.advance(expected, number);
+        }
+    }
+
+    /// A message to a connection that subscribes to nothing: a publisher's acknowledgements.
+    pub(crate) fn aside(&mut self, payload: &[u8]) {
+        if payload.starts_with(b"{\"op\":\"") {
+            self.other(payload);
+        } else {
+            self.counts.control_messages += 1;
+        }
+    }
+
+    /// A subscriber that counted in the closed loop is gone, or never came.
+    pub(crate) fn gone(&mut self, connection: u32) {
+        if let Some(seen) = &mut self.seen {
+            seen.gone(self.ledger.expected(connection, 0).unwrap_or(0));
+        }
+    }
+
+    /// Publications that all counted subscribers of this thread have got.
+    pub(crate) fn seen_by_all(&self) -> u64 {
+        match &self.seen {
+            Some(seen) if seen.subscribers > 0 => seen.base,
+            _ => u64::MAX,
+        }
+    }
+
+    /// Not a publication: the JSON protocol's own words, or damage.
+    #[cold]
+    fn other(&mut self, payload: &[u8]) {
+        if !payload.starts_with(b"{\"op\":\"") {
+            self.counts.messages += 1;
+            self.ledger.faults.damaged += 1;
+            return;
+        }
+        self.counts.control_messages += 1;
+        self.counts.gaps_announced += u64::from(payload.starts_with(b"{\"op\":\"gap\""));
+        let has_error = memchr::memmem::find(payload, b"\"error\"").is_some();
+        if has_error {
+            self.counts.errors_announced += 1;
+            let text = || String::from_utf8_lossy(&payload[..payload.len().min(200)]).into_owned();
+            self.first_error.get_or_insert_with(text);
+        }
+    }
+}
+
+/// In a closed loop: how many subscribers have got each publication that not all have.
+struct Seen {
+    /// All have got those before this one.
+    base: u64,
+    /// From `base` on.
+    counts: VecDeque<u32>,
+    subscribers: u32,
+}
+
+impl Seen {
+    /// A subscriber has got what was `expected`, or skipped from there to `number`.
+    fn advance(&mut self, expected: u64, number: u64) {
+        let first = expected.max(self.base) - self.base;
+        let end = (number + 1).saturating_sub(self.base);
+        if self.counts.len() < end as usize {
+            self.counts.resize(end as usize, 0);
+        }
+        for count in self.counts.range_mut(first as usize..end as usize) {
+            *count += 1;
+        }
+        self.settle();
+    }
+
+    fn gone(&mut self, expected: u64) {
+        let end = expected.saturating_sub(self.base) as usize;
+        let end = end.min(self.counts.len());
+        for count in self.counts.range_mut(..end) {
+            *count -= 1;
+        }
+        self.subscribers = self.subscribers.saturating_sub(1);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while self.counts.front().is_some_and(|&count| count >= self.subscribers) {
+            self.counts.pop_front();
+            self.base += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_is_seen_when_the_last_subscriber_has_it_or_is_gone() {
+        let mut seen = Seen { base: 0, counts: VecDeque::new(), subscribers: 3 };
+        seen.advance(0, 0);
+        seen.advance(0, 2);
+        assert_eq!(seen.base, 0);
+        seen.advance(0, 1);
+        assert_eq!(seen.base, 1);
+        // The first one leaves with 0 only: the other two have 1.
+        seen.gone(1);
+        assert_eq!((seen.base, seen.subscribers), (2, 2));
+        seen.advance(2, 2);
+        assert_eq!(seen.base, 3);
+    }
+}

@@ -1,0 +1,140 @@
+//! What will be done, decided before the run: who connects where, and when each publication is due.
+//!
+//! Knows: times, rates, roles. Must not know: sockets, what happened.
+
+use std::net::SocketAddr;
+
+use crate::clock::NANOS_PER_SECOND;
+use crate::driver::Sources;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Open and silent; a close counts as a loss.
+    Idle,
+    /// Sends what its source has; the number is the source's index in its thread.
+    Publisher(u16),
+    /// Reads the answer to its upgrade and then never again.
+    Stalled,
+    /// Receives and is checked; one that churns leaves and comes back all the time.
+    Subscriber { churns: bool },
+}
+
+/// One connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientPlan {
+    /// What it is for.
+    pub(crate) role: Role,
+    /// Index in [`WorkerPlan::groups`].
+    pub(crate) group: u16,
+}
+
+impl ClientPlan {
+    /// A subscriber whose deliveries are checked.
+    pub(crate) fn is_checked(&self) -> bool {
+        matches!(self.role, Role::Subscriber { .. })
+    }
+
+    /// A subscriber that stays from beginning to end.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.role == Role::Subscriber { churns: false }
+    }
+}
+
+/// Where a group of connections goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    /// The peer.
+    pub(crate) address: SocketAddr,
+    /// As in the `Host` field.
+    pub(crate) host: String,
+    /// Path and query.
+    pub(crate) path: String,
+    /// Which interest of the ledger its subscribers have; `None` for others.
+    pub(crate) interest: Option<u16>,
+}
+
+/// One thread's share.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerPlan {
+    /// The thread's number.
+    pub(crate) thread: usize,
+    /// The processor to stay on.
+    pub(crate) cpu: Option<usize>,
+    /// Where connections go.
+    pub(crate) groups: Vec<Group>,
+    /// In the order of their opening.
+    pub(crate) clients: Vec<ClientPlan>,
+    /// The number of `clients[0]` within the run.
+    pub(crate) number_first: u32,
+    /// Connections begun per second; 0: as fast as they are answered.
+    pub(crate) connects_per_s: u32,
+    /// Where connections come from.
+    pub(crate) sources: Sources,
+    /// Cut from the beginning, ns.
+    pub(crate) warmup_ns: u64,
+    /// For masks, churn and handshake keys.
+    pub(crate) seed: u64,
+}
+
+/// An absolute schedule: the publications of all publishers are evenly spaced in time, and each
+/// publisher has every `publishers`-th.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Schedule {
+    /// All publishers' publications, per second.
+    pub(crate) publications_per_s: f64,
+    /// How many publishers share them.
+    pub(crate) publishers: u64,
+    /// Which of them this is.
+    pub(crate) publisher: u64,
+}
+
+impl Schedule {
+    /// When the publisher's publication `number` is due, ns after the start.
+    #[inline]
+    pub(crate) fn offset_ns(&self, number: u64) -> u64 {
+        let place = number * self.publishers + self.publisher;
+        // Exact to the nanosecond for 2^53 ns, 104 days.
+        (place as f64 * (NANOS_PER_SECOND as f64 / self.publications_per_s)) as u64
+    }
+}
+
+/// Shares `clients` out over `threads`: stretches of equal length, so that each thread has its
+/// part of every group that is spread evenly, publishers first and all on thread 0.
+pub(crate) fn share(clients: &[ClientPlan], threads: usize) -> Vec<Vec<ClientPlan>> {
+    let mut shares = vec![Vec::with_capacity(clients.len() / threads + 1); threads];
+    let is_publisher = |client: &&ClientPlan| matches!(client.role, Role::Publisher(_));
+    shares[0].extend(clients.iter().filter(is_publisher));
+    let others: Vec<_> =
+        clients.iter().filter(|client| !is_publisher(client)).copied().collect();
+    for (thread, share) in shares.iter_mut().enumerate() {
+        let end = |thread: usize| others.len() * thread / threads;
+        share.extend_from_slice(&others[end(thread)..end(thread + 1)]);
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publications_are_evenly_spaced_over_the_publishers() {
+        let of = |publisher| Schedule { publications_per_s: 3000.0, publishers: 3, publisher };
+        assert_eq!(of(0).offset_ns(0), 0);
+        assert_eq!(of(1).offset_ns(0), 333_333);
+        assert_eq!(of(2).offset_ns(0), 666_666);
+        assert_eq!(of(0).offset_ns(1), 1_000_000);
+        assert_eq!(of(0).offset_ns(3_600_000), 3_600 * NANOS_PER_SECOND);
+    }
+
+    #[test]
+    fn every_client_is_in_one_share() {
+        let subscriber = Role::Subscriber { churns: false };
+        let mut clients = vec![ClientPlan { role: subscriber, group: 0 }; 10];
+        clients.push(ClientPlan { role: Role::Publisher(0), group: 1 });
+        let shares = share(&clients, 3);
+        assert_eq!(shares.iter().map(Vec::len).collect::<Vec<_>>(), [4, 3, 4]);
+        assert_eq!(shares[0][0].role, Role::Publisher(0));
+    }
+}

@@ -1,0 +1,75 @@
+//! Two histograms: from the intended time of a publication, and from the time it was really sent.
+//!
+//! Knows: nanoseconds and how often. Must not know: printing, connections, topics.
+//!
+//! The first one tells what a subscriber suffers: when the server (or this program) stalls, what
+//! should have been sent meanwhile counts from when it should have been. The second leaves that
+//! out, as most load generators do, and stands beside it to show the difference (wrk2's method).
+
+use hdrhistogram::Histogram;
+
+/// Latencies of one thread, or of all when merged.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    /// From the intended time, ns.
+    pub(crate) corrected: Histogram<u64>,
+    /// From the time of sending, ns.
+    pub(crate) uncorrected: Histogram<u64>,
+    /// Only publications intended in here count, ns: the warm-up is cut.
+    pub(crate) window_ns: std::ops::Range<u64>,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        Self { corrected: histogram(), uncorrected: histogram(), window_ns: 0..u64::MAX }
+    }
+
+    /// Counts one delivery, if its publication is in the window.
+    #[inline]
+    pub(crate) fn record(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64) {
+        if self.window_ns.contains(&intended_ns) {
+            self.corrected.saturating_record(now_ns.saturating_sub(intended_ns));
+            self.uncorrected.saturating_record(now_ns.saturating_sub(sent_ns));
+        }
+    }
+
+    /// Adds what another thread has counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (into, from) in [
+            (&mut self.corrected, &other.corrected),
+            (&mut self.uncorrected, &other.uncorrected),
+        ] {
+            into.add(from).expect("all histograms are made by `histogram`, with the same bounds");
+        }
+    }
+}
+
+/// An empty histogram of nanoseconds: 64 ns to 20 minutes, three significant digits, 230 KB.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(NANOS_LEAST, NANOS_MOST, DIGITS)
+        .expect("constant bounds that hdrhistogram allows")
+}
+
+const NANOS_LEAST: u64 = 64;
+const NANOS_MOST: u64 = 1200 * 1_000_000_000;
+const DIGITS: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_window_counts_and_a_stall_shows_in_the_corrected_one_only() {
+        let mut recorder = Recorder::new();
+        recorder.window_ns = 1000..2_000_000_000;
+        recorder.record(999, 999, 5000);
+        // The sender stalled for a second and then sent at once.
+        recorder.record(1000, 1_000_000_000, 1_000_100_000);
+        assert_eq!(recorder.corrected.len(), 1);
+        assert!(recorder.corrected.max() > 990_000_000);
+        assert!(recorder.uncorrected.max() < 200_000);
+        let mut sum = Recorder::new();
+        sum.merge(&recorder);
+        assert_eq!(sum.corrected.len(), 1);
+    }
+}

@@ -1,0 +1,340 @@
+//! The result of a run: one structure, told as a table, as JSON and as HdrHistogram's text.
+//!
+//! Knows: figures and what makes a run clean. Must not know: how they were measured.
+
+mod hgrm;
+mod table;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::flags::RunFlags;
+use crate::judge::Counts;
+use crate::machine::Machine;
+use crate::plan::{ClientPlan, Role};
+use crate::record::{Recorder, histogram};
+use crate::run::{Finished, Timing};
+use crate::server_process::ServerUsage;
+use crate::source::Tally;
+use crate::spread::SpreadSummary;
+use crate::usage::Usage;
+use crate::verify::{Faults, Missed, Streams};
+
+/// Everything there is to say about a run. Its JSON form is the `--json` file; `schema` rises when
+/// a field changes its meaning or goes, not when one is added.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// 1.
+    pub(crate) schema: u32,
+    /// Nothing lost, doubled, reordered, damaged or closed, and everyone connected.
+    pub(crate) clean: bool,
+    /// What makes it unclean, and what else a reader should know, in sentences.
+    pub(crate) notes: Vec<String>,
+    pub(crate) machine: Machine,
+    pub(crate) connections: Connections,
+    /// What the publishers sent.
+    pub(crate) published: Tally,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) faults: Faults,
+    /// Who missed what: numbers of connections as in `connections`, of streams as in `streams`.
+    pub(crate) missed: Vec<Missed>,
+    /// Ranges missed that are counted in `faults.lost` and not listed.
+    pub(crate) missed_unlisted: u64,
+    /// Names of the streams, by number: publishers or topics.
+    pub(crate) streams: Vec<String>,
+    pub(crate) latency: Latency,
+    /// Time to the first, median and last subscriber, of sampled publications.
+    pub(crate) spread: Option<SpreadSummary>,
+    /// From beginning to connect until the answer to the upgrade.
+    pub(crate) handshake: Percentiles,
+    /// The server's process, with --pid.
+    pub(crate) server: Option<ServerUsage>,
+    /// The load generator's own threads, while measuring.
+    pub(crate) threads: Vec<Usage>,
+    /// For the table and --hgrm.
+    #[serde(skip)]
+    pub(crate) recorder: Recorder,
+}
+
+/// Connections, counted.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Connections {
+    pub(crate) subscribers: u64,
+    /// Part of the subscribers.
+    pub(crate) churning: u64,
+    pub(crate) publishers: u64,
+    pub(crate) stalled: u64,
+    pub(crate) idle: u64,
+    /// From the first connect to the last answer, s.
+    pub(crate) connecting_s: f64,
+    /// Lives begun by churning connections while running.
+    pub(crate) lives: u64,
+    /// Why connections did not open, and how many.
+    pub(crate) failures: BTreeMap<String, u64>,
+    /// How connections ended that the server ended, and how many.
+    pub(crate) closes: BTreeMap<String, u64>,
+}
+
+/// Deliveries, counted.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Deliveries {
+    #[serde(flatten)]
+    pub(crate) counts: Counts,
+    /// Bytes received, frames and handshakes and all.
+    pub(crate) wire_bytes: u64,
+    /// Length of the measured window, s.
+    pub(crate) window_s: f64,
+    /// Messages received in the window.
+    pub(crate) window_messages: u64,
+    /// The same per second.
+    pub(crate) per_s: f64,
+    /// How often a thread had no free receive buffer.
+    pub(crate) buffers_exhausted: u64,
+}
+
+/// Both histograms.
+#[derive(Debug, Serialize)]
+pub(crate) struct Latency {
+    /// From the intended time of publishing.
+    pub(crate) corrected: Percentiles,
+    /// From the actual one.
+    pub(crate) uncorrected: Percentiles,
+}
+
+/// A histogram in short, ns.
+#[derive(Debug, Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) count: u64,
+    pub(crate) mean_ns: f64,
+    pub(crate) min_ns: u64,
+    pub(crate) p50_ns: u64,
+    pub(crate) p90_ns: u64,
+    pub(crate) p99_ns: u64,
+    pub(crate) p99_9_ns: u64,
+    pub(crate) p99_99_ns: u64,
+    pub(crate) p99_999_ns: u64,
+    pub(crate) max_ns: u64,
+}
+
+impl Percentiles {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            count: histogram.len(),
+            mean_ns: histogram.mean(),
+            min_ns: if histogram.is_empty() { 0 } else { histogram.min() },
+            p50_ns: histogram.value_at_quantile(0.5),
+            p90_ns: histogram.value_at_quantile(0.9),
+            p99_ns: histogram.value_at_quantile(0.99),
+            p99_9_ns: histogram.value_at_quantile(0.999),
+            p99_99_ns: histogram.value_at_quantile(0.9999),
+            p99_999_ns: histogram.value_at_quantile(0.99999),
+            max_ns: histogram.max(),
+        }
+    }
+}
+
+impl Report {
+    /// Merges what the threads found. `firsts`: the number of each thread's first connection.
+    pub(crate) fn new(
+        finished: Finished,
+        firsts: &[u32],
+        streams: &Streams,
+        clients: &[ClientPlan],
+        timing: Timing,
+    ) -> Self {
+        let mut merged = Merged::default();
+        for (outcome, first) in finished.outcomes.into_iter().zip(firsts) {
+            merged.add(outcome, *first);
+        }
+        let count = |role: fn(Role) -> bool| {
+            clients.iter().filter(|client| role(client.role)).count() as u64
+        };
+        let window_s = finished.window_ns as f64 / 1e9;
+        let connections = Connections {
+            subscribers: count(|role| matches!(role, Role::Subscriber { .. })),
+            churning: count(|role| role == Role::Subscriber { churns: true }),
+            publishers: count(|role| matches!(role, Role::Publisher(_))),
+            stalled: count(|role| role == Role::Stalled),
+            idle: count(|role| role == Role::Idle),
+            connecting_s: finished.connecting_ns as f64 / 1e9,
+            lives: merged.lives,
+            failures: merged.failures,
+            closes: merged.closes,
+        };
+        let deliveries = Deliveries {
+            per_s: merged.deliveries.window_messages as f64 / window_s,
+            window_s,
+            ..merged.deliveries
+        };
+        let mut report = Self {
+            schema: 1,
+            clean: true,
+            notes: Vec::new(),
+            machine: Machine::read(),
+            connections,
+            published: merged.tally,
+            deliveries,
+            faults: merged.faults,
+            missed: merged.missed,
+            missed_unlisted: merged.missed_unlisted,
+            streams: streams.names.clone(),
+            latency: Latency {
+                corrected: Percentiles::of(&merged.recorder.corrected),
+                uncorrected: Percentiles::of(&merged.recorder.uncorrected),
+            },
+            spread: merged.spread.and_then(|mut spread| spread.summary()),
+            handshake: Percentiles::of(&merged.handshake),
+            server: finished.server,
+            threads: merged.threads,
+            recorder: merged.recorder,
+        };
+        report.judge(finished.incomplete, merged.first_error, timing);
+        report
+    }
+
+    fn judge(&mut self, incomplete: bool, first_error: Option<String>, timing: Timing) {
+        let mut wrong = Vec::new();
+        if !self.faults.is_clean() {
+            wrong.push(format!("NOT CLEAN: {}", table::faults(&self.faults)));
+        }
+        if incomplete {
+            let grace = humantime::format_duration(timing.grace);
+            wrong.push(format!("not everything had arrived {grace} after the last delivery"));
+        }
+        for (reason, count) in &self.connections.failures {
+            wrong.push(format!("{count} connections did not open: {reason}"));
+        }
+        for (reason, count) in &self.connections.closes {
+            wrong.push(format!("{count} connections ended: {reason}"));
+        }
+        let counts = &self.deliveries.counts;
+        if counts.gaps_announced > 0 {
+            wrong.push(format!("the server announced {} gaps", counts.gaps_announced));
+        }
+        if let Some(error) = first_error {
+            let count = counts.errors_announced;
+            wrong.push(format!("the server announced {count} errors, the first: {error}"));
+        }
+        if self.published.unsent > 0 {
+            let unsent = self.published.unsent;
+            wrong.push(format!("{unsent} publications were due and not taken by the server"));
+        }
+        self.clean = wrong.is_empty();
+        self.notes = wrong;
+        if self.published.late > 0 {
+            self.notes.push(format!(
+                "{} of {} publications went out over 1 ms late, at most {:.1} ms",
+                self.published.late,
+                self.published.published,
+                self.published.late_ns_max as f64 / 1e6
+            ));
+        }
+        for (thread, usage) in self.threads.iter().enumerate() {
+            if usage.busy_share() > OWN_BUSY_SHARE_MAX {
+                self.notes.push(format!(
+                    "thread {thread} of the load generator was itself the limit ({:.0} % busy): \
+                     latencies and rates are at least partly its own",
+                    usage.busy_share() * 100.0
+                ));
+            }
+        }
+    }
+}
+
+/// Results of all threads, summed.
+struct Merged {
+    recorder: Recorder,
+    spread: Option<crate::spread::Spread>,
+    handshake: Histogram<u64>,
+    tally: Tally,
+    deliveries: Deliveries,
+    faults: Faults,
+    missed: Vec<Missed>,
+    missed_unlisted: u64,
+    lives: u64,
+    failures: BTreeMap<String, u64>,
+    closes: BTreeMap<String, u64>,
+    threads: Vec<Usage>,
+    first_error: Option<String>,
+}
+
+impl Default for Merged {
+    fn default() -> Self {
+        Self {
+            recorder: Recorder::new(),
+            spread: None,
+            handshake: histogram(),
+            tally: Tally::default(),
+            deliveries: Deliveries::default(),
+            faults: Faults::default(),
+            missed: Vec::new(),
+            missed_unlisted: 0,
+            lives: 0,
+            failures: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            threads: Vec::new(),
+            first_error: None,
+        }
+    }
+}
+
+impl Merged {
+    fn add(&mut self, outcome: crate::worker::Outcome, first: u32) {
+        let judge = outcome.judge;
+        self.recorder.merge(&judge.recorder);
+        match &mut self.spread {
+            Some(spread) => spread.merge(judge.spread),
+            None => self.spread = Some(judge.spread),
+        }
+        self.handshake.add(&outcome.handshake).expect("all are made by `histogram`");
+        self.tally.merge(&outcome.tally);
+        self.deliveries.counts.merge(&judge.counts);
+        self.deliveries.wire_bytes += outcome.wire_bytes;
+        self.deliveries.window_messages += outcome.window_messages;
+        self.deliveries.buffers_exhausted += outcome.buffers_exhausted;
+        self.faults.merge(&judge.ledger.faults);
+        self.missed_unlisted += judge.ledger.missed_unlisted;
+        let in_run = |missed: Missed| Missed { connection: missed.connection + first, ..missed };
+        self.missed.extend(judge.ledger.into_missed().into_iter().map(in_run));
+        self.lives += outcome.lives;
+        for (into, from) in
+            [(&mut self.failures, outcome.failures), (&mut self.closes, outcome.closes)]
+        {
+            for (reason, count) in from {
+                *into.entry(reason).or_default() += count;
+            }
+        }
+        self.threads.push(outcome.usage);
+        self.first_error = self.first_error.take().or(judge.first_error);
+    }
+}
+
+/// Prints the table and writes the files.
+///
+/// # Errors
+/// A file can't be written.
+pub(crate) fn publish(report: &Report, flags: &RunFlags) -> Result<(), Failure> {
+    if !flags.quiet {
+        // A closed standard output is the reader's wish, no failure of the run.
+        let _ = std::io::stdout().write_all(table::text(report).as_bytes());
+    }
+    if let Some(path) = &flags.json {
+        let failure = |error| Failure::Write { path: path.clone(), error };
+        let mut text = serde_json::to_vec_pretty(report)
+            .map_err(|error| failure(std::io::Error::other(error)))?;
+        text.push(b'\n');
+        std::fs::write(path, text).map_err(failure)?;
+    }
+    if let Some(path) = &flags.hgrm {
+        let failure = |error| Failure::Write { path: path.clone(), error };
+        std::fs::write(path, hgrm::text(&report.recorder.corrected)).map_err(failure)?;
+    }
+    Ok(())
+}
+
+/// A thread that is busier is the limit of what it measures.
+const OWN_BUSY_SHARE_MAX: f64 = 0.95;

@@ -1,0 +1,197 @@
+//! The report for people: loss first, then latency, then what it cost.
+//!
+//! Knows: how figures are written. Must not know: where they come from.
+
+use std::fmt::Write as _;
+
+use super::{Percentiles, Report};
+use crate::verify::Faults;
+
+/// The whole report. Writing to a string can't fail, hence the many `let _`.
+pub(super) fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let machine = &report.machine;
+    let _ = writeln!(
+        out,
+        "loadgen {} ({} build), Linux {}, {}, {} processors\n$ {}\n",
+        machine.version,
+        machine.build,
+        machine.kernel,
+        machine.cpu,
+        machine.cpus,
+        machine.command.join(" ")
+    );
+    traffic(&mut out, report);
+    if report.faults.is_clean() {
+        let _ = writeln!(out, "lost          nothing; none doubled, reordered or damaged{}", skipped(&report.faults));
+    }
+    for note in &report.notes {
+        let _ = writeln!(out, "{}{note}", if report.clean { "note          " } else { "!             " });
+    }
+    offenders(&mut out, report);
+    latency(&mut out, report);
+    cost(&mut out, report);
+    out
+}
+
+/// What was wrong, in words.
+pub(super) fn faults(faults: &Faults) -> String {
+    let figures = [
+        (faults.lost, "lost"),
+        (faults.duplicated, "doubled"),
+        (faults.reordered, "reordered"),
+        (faults.damaged, "damaged"),
+        (faults.foreign, "not subscribed to"),
+    ];
+    let parts: Vec<_> = figures
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    parts.join(", ") + &skipped(faults)
+}
+
+fn skipped(faults: &Faults) -> String {
+    match faults.skipped {
+        0 => String::new(),
+        skipped => format!("; {skipped} skipped on value topics, as allowed"),
+    }
+}
+
+fn traffic(out: &mut String, report: &Report) {
+    let connections = &report.connections;
+    let mut parts = vec![format!("{} subscribers", connections.subscribers)];
+    for (count, what) in [
+        (connections.churning, "of them coming and going"),
+        (connections.stalled, "never reading"),
+        (connections.idle, "idle"),
+        (connections.publishers, "publishers"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    let _ = writeln!(out, "connections   {}", parts.join(", "));
+    let handshake = &report.handshake;
+    let _ = writeln!(
+        out,
+        "connecting    {:.2} s, upgrade answered after p50 {} p99 {} max {}",
+        connections.connecting_s,
+        duration(handshake.p50_ns),
+        duration(handshake.p99_ns),
+        duration(handshake.max_ns)
+    );
+    let deliveries = &report.deliveries;
+    let _ = writeln!(
+        out,
+        "published     {} messages\ndelivered     {} messages, {} of payload; in the {:.1} s measured {:.0}/s",
+        report.published.published,
+        deliveries.counts.messages,
+        bytes(deliveries.counts.payload_bytes),
+        deliveries.window_s,
+        deliveries.per_s
+    );
+    if connections.churning > 0 {
+        let _ = writeln!(out, "churn         {} lives begun while running", connections.lives);
+    }
+}
+
+fn offenders(out: &mut String, report: &Report) {
+    for missed in report.missed.iter().take(OFFENDERS_SHOWN) {
+        let stream = report.streams.get(usize::from(missed.stream)).map_or("?", String::as_str);
+        let _ = writeln!(
+            out,
+            "  connection {} missed {} to {} of {stream}",
+            missed.connection, missed.from, missed.to
+        );
+    }
+    if report.missed.len() > OFFENDERS_SHOWN {
+        let more = report.missed.len() - OFFENDERS_SHOWN;
+        let _ = writeln!(out, "  and {more} more, all of them in the --json file");
+    }
+}
+
+fn latency(out: &mut String, report: &Report) {
+    let (corrected, uncorrected) = (&report.latency.corrected, &report.latency.uncorrected);
+    if corrected.count == 0 {
+        return;
+    }
+    let _ = writeln!(out, "\nlatency       from intended time    from actual sending");
+    let rows: [(&str, fn(&Percentiles) -> u64); 8] = [
+        ("p50", |row| row.p50_ns),
+        ("p90", |row| row.p90_ns),
+        ("p99", |row| row.p99_ns),
+        ("p99.9", |row| row.p99_9_ns),
+        ("p99.99", |row| row.p99_99_ns),
+        ("p99.999", |row| row.p99_999_ns),
+        ("max", |row| row.max_ns),
+        ("mean", |row| row.mean_ns as u64),
+    ];
+    for (name, value) in rows {
+        let (first, second) = (duration(value(corrected)), duration(value(uncorrected)));
+        let _ = writeln!(out, "  {name:<10} {first:>18} {second:>22}");
+    }
+    if let Some(spread) = &report.spread {
+        let of = |us: u32| duration(u64::from(us) * 1000);
+        let _ = writeln!(
+            out,
+            "\none publication reaches its first subscriber after {}, half of them after {}, the last after {}\n\
+             (medians of {} publications; the slowest took {})",
+            of(spread.first_us),
+            of(spread.median_us),
+            of(spread.last_us),
+            spread.samples,
+            of(spread.last_us_max)
+        );
+    }
+}
+
+fn cost(out: &mut String, report: &Report) {
+    out.push('\n');
+    if let Some(server) = &report.server {
+        let _ = writeln!(
+            out,
+            "server        {:.0} ns of processor time per delivery, {:.0} % of it in user space; \
+             {:.2} processors busy; {} resident",
+            server.cpu_ns_per_delivery,
+            server.user_share * 100.0,
+            server.cpus,
+            bytes(server.rss_bytes)
+        );
+    }
+    let messages = report.deliveries.window_messages.max(1) as f64;
+    for (thread, usage) in report.threads.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "loadgen       thread {thread}: {:.0} % on a processor, {:.0} % waiting for one",
+            usage.cpu_ns as f64 * 100.0 / usage.wall_ns.max(1) as f64,
+            usage.queued_ns as f64 * 100.0 / usage.wall_ns.max(1) as f64
+        );
+    }
+    let cpu_ns: u64 = report.threads.iter().map(|usage| usage.cpu_ns).sum();
+    let _ = writeln!(out, "              {:.0} ns per delivery", cpu_ns as f64 / messages);
+}
+
+/// Three digits or so, and a unit.
+pub(super) fn duration(ns: u64) -> String {
+    let value = ns as f64;
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} ms", value / 1e6),
+        _ => format!("{:.3} s", value / 1e9),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    let value = count as f64;
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{:.1} kB", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
+        _ => format!("{:.2} GB", value / 1e9),
+    }
+}
+
+/// In the table; all are in the JSON file.
+const OFFENDERS_SHOWN: usize = 10;

@@ -1,0 +1,283 @@
+//! A run from its threads' start to their end: phases, progress, readings of the server.
+//!
+//! Knows: when which phase begins. Must not know: what is published, how results are shown.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use thiserror::Error;
+
+use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
+use crate::judge::Judge;
+use crate::plan::WorkerPlan;
+use crate::server_process::{Reading, ServerUsage, between, read};
+use crate::shared::{Phase, Progress, Shared};
+use crate::source::Source;
+use crate::worker::{Outcome, Worker, WorkerError};
+
+/// One thread's work.
+pub(crate) struct Job {
+    pub(crate) plan: WorkerPlan,
+    pub(crate) judge: Judge,
+    pub(crate) sources: Vec<Box<dyn Source>>,
+}
+
+/// How long the phases last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    /// Publishing before measuring.
+    pub(crate) warmup: Duration,
+    /// Measuring; `None`: until the sources are done.
+    pub(crate) duration: Option<Duration>,
+    /// Waiting at the end, without a delivery.
+    pub(crate) grace: Duration,
+}
+
+/// What came of it.
+pub(crate) struct Finished {
+    /// By thread.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// From the end of the warm-up to the end of publishing, ns.
+    pub(crate) window_ns: u64,
+    /// From the first connection to all of them, ns.
+    pub(crate) connecting_ns: u64,
+    /// If a process id was given.
+    pub(crate) server: Option<ServerUsage>,
+    /// Not everything had arrived when the grace ended.
+    pub(crate) incomplete: bool,
+}
+
+/// Why there is no result.
+#[derive(Debug, Error)]
+pub(crate) enum RunError {
+    /// No connection was opened at all.
+    #[error("no connection was opened: {0}")]
+    NoConnection(String),
+    /// The process given by --pid.
+    #[error("--pid {pid}: {error}; give the id of a running process of your own")]
+    Pid { pid: u32, error: std::io::Error },
+    /// A thread could not be started.
+    #[error("starting a thread: {0}")]
+    Spawn(std::io::Error),
+    /// A thread panicked: a fault of this program.
+    #[error("thread {0} of the load generator panicked")]
+    Panicked(usize),
+    /// A thread gave up.
+    #[error("thread {thread}: {error}")]
+    Worker { thread: usize, error: WorkerError },
+}
+
+/// Runs the jobs, one thread each.
+///
+/// # Errors
+/// [`RunError`]; what the server does wrong is a result, no error.
+pub(crate) fn run(
+    jobs: Vec<Job>,
+    shared: &Arc<Shared>,
+    timing: Timing,
+    pid: Option<u32>,
+    quiet: bool,
+) -> Result<Finished, RunError> {
+    let reading = |pid: u32| read(pid).map_err(|error| RunError::Pid { pid, error });
+    if let Some(pid) = pid {
+        reading(pid)?;
+    }
+    let total: usize = jobs.iter().map(|job| job.plan.clients.len()).sum();
+    let begun_ns = now_ns();
+    let threads = jobs.into_iter().map(|job| spawn(job, shared)).collect::<Result<Vec<_>, _>>()?;
+    let run = Run { shared, quiet };
+    run.connect(total as u64);
+    let connecting_ns = now_ns() - begun_ns;
+    let mut server = None;
+    let mut window_ns = 0;
+    let mut incomplete = false;
+    if run.is_alive() && shared.sum(|progress| &progress.open) > 0 {
+        let (begin, end, wall_ns) = run.publish(timing, pid)?;
+        window_ns = wall_ns;
+        server = begin.zip(end);
+        incomplete = !run.drain(timing.grace);
+    }
+    shared.set_phase(Phase::Closing);
+    let outcomes = join(threads)?;
+    if window_ns == 0 {
+        let reason = outcomes.iter().flat_map(|outcome| outcome.failures.keys()).next();
+        return Err(RunError::NoConnection(reason.cloned().unwrap_or_default()));
+    }
+    let messages = outcomes.iter().map(|outcome| outcome.window_messages).sum();
+    let server = server.map(|(begin, end)| between(&begin, &end, window_ns, messages));
+    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete })
+}
+
+fn spawn(
+    job: Job,
+    shared: &Arc<Shared>,
+) -> Result<JoinHandle<Result<Outcome, WorkerError>>, RunError> {
+    let shared = Arc::clone(shared);
+    let thread = job.plan.thread;
+    let work = move || {
+        let end = Ended { shared: Arc::clone(&shared), thread };
+        let worker = Worker::new(job.plan, shared, job.judge, job.sources)?;
+        let outcome = worker.run();
+        drop(end);
+        outcome
+    };
+    std::thread::Builder::new()
+        .name(format!("loadgen-{thread}"))
+        .spawn(work)
+        .map_err(RunError::Spawn)
+}
+
+/// Tells the others when a thread ends, however it does.
+struct Ended {
+    shared: Arc<Shared>,
+    thread: usize,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.shared.progress[self.thread].ended.store(true, Ordering::Release);
+    }
+}
+
+fn join(
+    threads: Vec<JoinHandle<Result<Outcome, WorkerError>>>,
+) -> Result<Vec<Outcome>, RunError> {
+    let results: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
+    let outcome = |(thread, result): (usize, Result<_, _>)| match result {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(error)) => Err(RunError::Worker { thread, error }),
+        Err(_) => Err(RunError::Panicked(thread)),
+    };
+    results.into_iter().enumerate().map(outcome).collect()
+}
+
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    quiet: bool,
+}
+
+impl Run<'_> {
+    fn is_alive(&self) -> bool {
+        !self.shared.progress.iter().any(|progress| progress.ended.load(Ordering::Acquire))
+    }
+
+    fn bar(&self, length: u64, template: &str) -> ProgressBar {
+        if self.quiet {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template(template)
+            .expect("templates are constants of this file, each tried");
+        ProgressBar::new(length).with_style(style)
+    }
+
+    fn connect(&self, total: u64) {
+        let bar = self.bar(total, "connecting {wide_bar} {pos}/{len} ({per_sec}) {msg}");
+        while self.is_alive() && self.shared.sum(|progress| &progress.opening) > 0 {
+            bar.set_position(self.shared.sum(|progress| &progress.open));
+            let failed = self.shared.sum(|progress| &progress.failed);
+            if failed > 0 {
+                bar.set_message(format!("{failed} failed"));
+            }
+            std::thread::sleep(TICK);
+        }
+        bar.finish_and_clear();
+    }
+
+    /// Publishes to the end; the server's readings at the window's ends, and its length.
+    fn publish(
+        &self,
+        timing: Timing,
+        pid: Option<u32>,
+    ) -> Result<(Option<Reading>, Option<Reading>, u64), RunError> {
+        let reading = |pid: u32| read(pid).map_err(|error| RunError::Pid { pid, error });
+        std::thread::sleep(SETTLE);
+        let start_ns = now_ns() + 10 * NANOS_PER_MILLI;
+        let window_start_ns = start_ns + timing.warmup.as_nanos() as u64;
+        let end_ns = timing
+            .duration
+            .map_or(u64::MAX, |duration| window_start_ns + duration.as_nanos() as u64);
+        self.shared.set_window(start_ns, end_ns);
+        self.shared.set_phase(Phase::Running);
+        self.sleep_until(window_start_ns);
+        let begin = pid.map(reading).transpose()?;
+        let seconds = timing.duration.map_or(0, |duration| duration.as_secs());
+        let bar = self.bar(seconds, "publishing {wide_bar} {pos}/{len} s, {msg}");
+        let mut received = self.shared.sum(|progress| &progress.received);
+        let mut shown_ns = now_ns();
+        // The threads say that nothing is left only after they have looked.
+        while now_ns() < end_ns && self.is_alive() && (!self.is_published() || now_ns() < window_start_ns + LEAST_NS) {
+            self.sleep_until(end_ns.min(now_ns() + TICK.as_nanos() as u64));
+            let now = now_ns();
+            if now - shown_ns >= NANOS_PER_SECOND / 2 {
+                let sum = self.shared.sum(|progress| &progress.received);
+                let per_s = (sum - received) as f64 * 1e9 / (now - shown_ns) as f64;
+                (received, shown_ns) = (sum, now);
+                bar.set_message(format!(
+                    "{} published, {per_s:.0} deliveries/s",
+                    self.shared.published_total()
+                ));
+                bar.set_position((now - window_start_ns) / NANOS_PER_SECOND);
+            }
+        }
+        let end = pid.map(reading).transpose()?;
+        let window_ns = now_ns().min(end_ns).saturating_sub(window_start_ns).max(1);
+        bar.finish_and_clear();
+        Ok((begin, end, window_ns))
+    }
+
+    fn is_published(&self) -> bool {
+        self.shared.sum(|progress| &progress.publishing) == 0
+    }
+
+    /// Waits for what is on its way; false if it has not all come.
+    fn drain(&self, grace: Duration) -> bool {
+        let deadline_ns = now_ns() + DRAIN_NS_MAX;
+        let figures = || {
+            let received = self.shared.sum(|progress| &progress.received);
+            (received, self.shared.published_total())
+        };
+        let mut last = (figures(), now_ns());
+        let moving = |last: &mut ((u64, u64), u64)| {
+            if figures() != last.0 {
+                *last = (figures(), now_ns());
+            }
+            now_ns() - last.1 < grace.as_nanos() as u64 && now_ns() < deadline_ns
+        };
+        // What is due but the server would not take yet: still Running.
+        while self.is_alive() && !self.is_published() && moving(&mut last) {
+            std::thread::sleep(TICK);
+        }
+        self.shared.set_phase(Phase::Draining);
+        last.1 = now_ns();
+        let is_complete = |progress: &Progress| progress.complete.load(Ordering::Acquire);
+        loop {
+            std::thread::sleep(TICK);
+            if self.shared.progress.iter().all(is_complete) {
+                return true;
+            }
+            if !self.is_alive() || !moving(&mut last) {
+                return false;
+            }
+        }
+    }
+
+    fn sleep_until(&self, at_ns: u64) {
+        while let left @ 1.. = at_ns.saturating_sub(now_ns()) {
+            if !self.is_alive() {
+                return;
+            }
+            std::thread::sleep(Duration::from_nanos(left).min(TICK));
+        }
+    }
+}
+
+const TICK: Duration = Duration::from_millis(50);
+/// After the last connection: what came with it is over.
+const SETTLE: Duration = Duration::from_millis(200);
+/// The shortest window, ns.
+const LEAST_NS: u64 = 100 * NANOS_PER_MILLI;
+/// However much still arrives, waiting at the end takes no longer.
+const DRAIN_NS_MAX: u64 = 60 * NANOS_PER_SECOND;

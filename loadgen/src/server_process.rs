@@ -1,0 +1,97 @@
+//! What the server under test uses: its processor time and memory, by its process id.
+//!
+//! Knows: /proc/PID. Must not know: what the server is, or how loaded.
+
+use std::io;
+
+use rustix::param::{clock_ticks_per_second, page_size};
+
+use crate::clock::NANOS_PER_SECOND;
+
+/// One reading.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reading {
+    /// Processor time of all threads, ns (/proc/PID/task/*/schedstat).
+    cpu_ns: u64,
+    /// Of that in user space, to the clock tick (usually 10 ms).
+    user_ns: u64,
+    /// In the kernel, likewise.
+    system_ns: u64,
+    /// Resident memory, bytes.
+    rss_bytes: u64,
+}
+
+/// The difference of two readings.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct ServerUsage {
+    /// Processor time while measuring, ns.
+    pub(crate) cpu_ns: u64,
+    /// Part of it spent in user space, 0 to 1.
+    pub(crate) user_share: f64,
+    /// Resident memory at the end, bytes.
+    pub(crate) rss_bytes: u64,
+    /// Processor time per message received while measuring, ns.
+    pub(crate) cpu_ns_per_delivery: f64,
+    /// Processors busy, on average.
+    pub(crate) cpus: f64,
+}
+
+/// Reads the process's present state.
+///
+/// # Errors
+/// There is no such process, or it is not ours to read.
+pub(crate) fn read(pid: u32) -> io::Result<Reading> {
+    let mut reading = Reading::default();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between listing and reading.
+        let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        reading.cpu_ns += field(&text, 0);
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field, the name, may hold spaces: count from the parenthesis that ends it.
+    let (_, after_name) = stat.rsplit_once(')').unwrap_or_default();
+    let tick_ns = NANOS_PER_SECOND / clock_ticks_per_second().max(1);
+    reading.user_ns = field(after_name, 11) * tick_ns;
+    reading.system_ns = field(after_name, 12) * tick_ns;
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    reading.rss_bytes = field(&statm, 1) * page_size() as u64;
+    Ok(reading)
+}
+
+/// What was used between two readings.
+pub(crate) fn between(begin: &Reading, end: &Reading, wall_ns: u64, messages: u64) -> ServerUsage {
+    let ticks_ns = |reading: &Reading| reading.user_ns + reading.system_ns;
+    let all_ns = ticks_ns(end).saturating_sub(ticks_ns(begin));
+    let user_ns = end.user_ns.saturating_sub(begin.user_ns);
+    let cpu_ns = end.cpu_ns.saturating_sub(begin.cpu_ns);
+    ServerUsage {
+        cpu_ns,
+        user_share: user_ns as f64 / all_ns.max(1) as f64,
+        rss_bytes: end.rss_bytes,
+        cpu_ns_per_delivery: cpu_ns as f64 / messages.max(1) as f64,
+        cpus: cpu_ns as f64 / wall_ns.max(1) as f64,
+    }
+}
+
+fn field(text: &str, index: usize) -> u64 {
+    text.split_whitespace().nth(index).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_can_be_read() {
+        let begin = read(std::process::id()).expect("ourselves");
+        assert!(begin.rss_bytes > 100_000);
+        let mut sum = 0u64;
+        while read(std::process::id()).expect("ourselves").cpu_ns < begin.cpu_ns + 30_000_000 {
+            sum = (0..100_000u64).fold(sum, |sum, next| sum ^ next.wrapping_mul(sum | 1));
+        }
+        let end = read(std::process::id()).expect("ourselves");
+        let usage = between(&begin, &end, 30_000_000, 1000);
+        assert!(usage.cpu_ns_per_delivery >= 30_000.0, "{usage:?} {sum}");
+        assert!(read(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! What a generated payload carries: which publication it is, when it was meant to be sent, and
+//! when it was.
+//!
+//! Knows: the marker and the hexadecimal digits after it. Must not know: connections, sockets.
+//!
+//! ```text
+//!   {"uc":"SSSSNNNNNNNNNNNNIIIIIIIIIIIIIIIITTTTTTTTTTTTTTTT......"}
+//!          stream, 4 digits
+//!              number within the stream, 12 digits
+//!                          intended time, CLOCK_MONOTONIC ns, 16 digits
+//!                                          time of sending, likewise
+//!                                                          padding to the wanted size
+//! ```
+//! It is JSON and text, so it passes as it is through servers that wrap messages in JSON. The
+//! marker `"uc":"` finds it wherever the server puts it.
+
+/// The stamp of one publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// Which sequence of publications: a publisher, or a topic.
+    pub(crate) stream: u16,
+    /// Its place in the stream, from 0; below 2^48.
+    pub(crate) number: u64,
+    /// When it should have been sent, ns.
+    pub(crate) intended_ns: u64,
+    /// When it was given to the kernel, ns.
+    pub(crate) sent_ns: u64,
+}
+
+impl Stamp {
+    /// Writes the digits over the first [`DIGITS`] bytes of `out`.
+    pub(crate) fn write(&self, out: &mut [u8]) {
+        let place = u64::from(self.stream) << NUMBER_BITS | self.number & NUMBER_MASK;
+        let words = [place, self.intended_ns, self.sent_ns];
+        for (word, digits) in words.iter().zip(out[..DIGITS].chunks_exact_mut(16)) {
+            for (index, digit) in digits.iter_mut().enumerate() {
+                *digit = HEX[(word >> (60 - 4 * index) & 0xF) as usize];
+            }
+        }
+    }
+
+    /// Reads the digits at the front of `digits`; `None` if there are too few bytes.
+    #[inline]
+    pub(crate) fn read(digits: &[u8]) -> Option<Self> {
+        let digits = digits.first_chunk::<DIGITS>()?;
+        let (words, _) = digits.as_chunks::<8>();
+        let word = |index: usize| {
+            u64::from(hex_value(words[index])) << 32 | u64::from(hex_value(words[index + 1]))
+        };
+        let place = word(0);
+        Some(Self {
+            stream: (place >> NUMBER_BITS) as u16,
+            number: place & NUMBER_MASK,
+            intended_ns: word(2),
+            sent_ns: word(4),
+        })
+    }
+}
+
+/// Finds stamps: the marker is nearly always where it was in the message before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Finder {
+    /// Offset of the marker in the message before, bytes.
+    offset: usize,
+}
+
+impl Finder {
+    /// The stamp in `payload`, if there is one.
+    #[inline]
+    pub(crate) fn find(&mut self, payload: &[u8]) -> Option<Stamp> {
+        if let Some(digits) = after_marker(payload, self.offset) {
+            return Stamp::read(digits);
+        }
+        self.search(payload)
+    }
+
+    #[cold]
+    fn search(&mut self, payload: &[u8]) -> Option<Stamp> {
+        let offset = payload.windows(MARKER.len()).position(|window| window == MARKER)?;
+        self.offset = offset;
+        Stamp::read(&payload[offset + MARKER.len()..])
+    }
+}
+
+/// A payload of exactly `bytes` (at least [`PAYLOAD_BYTES_MIN`]) with room for a stamp at
+/// [`DIGITS_OFFSET`].
+pub(crate) fn template(bytes: usize) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(bytes);
+    payload.push(b'{');
+    payload.extend_from_slice(MARKER);
+    payload.resize(DIGITS_OFFSET + DIGITS, b'0');
+    payload.resize(bytes.max(PAYLOAD_BYTES_MIN) - END.len(), b'.');
+    payload.extend_from_slice(END);
+    payload
+}
+
+#[inline]
+fn after_marker(payload: &[u8], offset: usize) -> Option<&[u8]> {
+    payload.get(offset..)?.strip_prefix(MARKER)
+}
+
+/// The value of eight hexadecimal digits, all at once: a digit's low nibble is its value, except
+/// that letters have bit 6 set and lack 9.
+#[inline]
+fn hex_value(digits: [u8; 8]) -> u32 {
+    let ascii = u64::from_le_bytes(digits);
+    let letters = ascii >> 6 & 0x0101_0101_0101_0101;
+    let nibbles = (ascii & 0x0F0F_0F0F_0F0F_0F0F) + letters * 9;
+    let bytes = (nibbles << 4 | nibbles >> 8) & 0x00FF_00FF_00FF_00FF;
+    let halves = (bytes << 8 | bytes >> 16) & 0x0000_FFFF_0000_FFFF;
+    (halves << 16 | halves >> 32) as u32
+}
+
+/// Digits of a stamp.
+pub(crate) const DIGITS: usize = 48;
+/// Where they begin in [`template`].
+pub(crate) const DIGITS_OFFSET: usize = 1 + MARKER.len();
+/// The shortest payload that holds a stamp, bytes.
+pub(crate) const PAYLOAD_BYTES_MIN: usize = DIGITS_OFFSET + DIGITS + END.len();
+/// What stands before the digits.
+pub(crate) const MARKER: &[u8] = b"\"uc\":\"";
+const END: &[u8] = b"\"}";
+const NUMBER_BITS: u32 = 48;
+const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_stamp_comes_back(
+            stream: u16, number in 0..1u64 << 48, intended_ns: u64, sent_ns: u64,
+            bytes in PAYLOAD_BYTES_MIN..400, prefix in "[a-z]{0,40}",
+        ) {
+            let stamp = Stamp { stream, number, intended_ns, sent_ns };
+            let mut payload = template(bytes);
+            prop_assert_eq!(payload.len(), bytes);
+            stamp.write(&mut payload[DIGITS_OFFSET..]);
+            prop_assert!(serde_json::from_slice::<serde_json::Value>(&payload).is_ok());
+            let mut finder = Finder::default();
+            let wrapped = [prefix.as_bytes(), &payload].concat();
+            prop_assert_eq!(finder.find(&wrapped), Some(stamp));
+            prop_assert_eq!(finder.find(&wrapped), Some(stamp));
+            prop_assert_eq!(finder.find(&payload), Some(stamp));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(payload: Vec<u8>) {
+            let _ = Finder::default().find(&payload);
+        }
+    }
+}
