@@ -13,6 +13,7 @@ use crate::targets::Target;
 /// Load generator for WebSocket push servers.
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_override_self = true)]
 pub(crate) struct Flags {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -683,7 +683,10 @@ fn feed(
         Frame::Message { payload, .. } => judge.aside(payload),
         Frame::Ping(payload) => write_pong(&mut answer, payload, Some(PONG_MASK)),
         Frame::Pong => {}
-        Frame::Close(code) => *close_code = Some(code.unwrap_or(CloseCode::NO_STATUS.value())),
+        Frame::Close(code) => {
+            // The first one counts: a server may answer our answer.
+            close_code.get_or_insert(code.unwrap_or(CloseCode::NO_STATUS.value()));
+        }
     })?;
     Ok(answer)
 }

@@ -1,0 +1,72 @@
+//! How much can the load generator take? A server that does nothing but write.
+//!
+//! Usage: `blaster PORT CONNECTIONS [CHUNK_BYTES]`, then on another processor
+//! `loadgen fanout --url ws://127.0.0.1:PORT/raw/x --publish-url ws://127.0.0.1:PORT/publish/x
+//! --subscribers CONNECTIONS --rate 1 --cpus 1`. When all have connected and the first publication
+//! comes, every subscriber is sent the same stamped 128-byte messages, a chunk at a time, as fast
+//! as it goes. The report's deliveries per second, and whether its own thread was the limit, is
+//! the answer. Latencies in it mean nothing: a chunk's messages share one time.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+use uringcast_protocol::Opcode;
+use uringcast_protocol::handshake::{parse, write_switching};
+use uringcast_protocol::writer::write_message;
+
+fn main() -> std::io::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut number = |default: usize| {
+        arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let (port, connections, chunk_bytes) = (number(9101), number(2000), number(64 * 1024));
+    let limit = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
+    let port = u16::try_from(port).map_err(std::io::Error::other)?;
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    let mut subscribers = Vec::new();
+    let mut publisher = None;
+    while subscribers.len() < connections || publisher.is_none() {
+        let (stream, _) = listener.accept()?;
+        let (stream, path) = upgrade(stream)?;
+        if path.starts_with("/publish") { publisher = Some(stream) } else { subscribers.push(stream) }
+    }
+    let Some(mut publisher) = publisher else { return Ok(()) };
+    publisher.read_exact(&mut [0])?;
+    println!("{} subscribers; writing chunks of {chunk_bytes} bytes", subscribers.len());
+    let mut sequence = 0u64;
+    let mut chunk = Vec::with_capacity(chunk_bytes);
+    while !subscribers.is_empty() {
+        chunk.clear();
+        let now = clock_gettime(ClockId::Monotonic);
+        let now_ns = now.tv_sec * 1_000_000_000 + now.tv_nsec;
+        while chunk.len() + MESSAGE_BYTES + 4 <= chunk_bytes {
+            let head = format!(r#"{{"uc":"{sequence:016x}{now_ns:016x}{now_ns:016x}"#);
+            let payload = format!("{head:.<width$}\"}}", width = MESSAGE_BYTES - 2);
+            write_message(&mut chunk, Opcode::Text, payload.as_bytes(), None);
+            sequence += 1;
+        }
+        subscribers.retain_mut(|subscriber| subscriber.write_all(&chunk).is_ok());
+    }
+    Ok(())
+}
+
+fn upgrade(mut stream: TcpStream) -> std::io::Result<(TcpStream, String)> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let bytes = stream.read(&mut buffer)?;
+        head.extend_from_slice(&buffer[..bytes]);
+        let refused = |_| std::io::Error::other("not an upgrade");
+        if let Some(request) = parse(&head).map_err(refused)? {
+            let mut answer = Vec::new();
+            write_switching(&mut answer, request.upgrade().map_err(refused)?.key, None);
+            stream.write_all(&answer)?;
+            return Ok((stream, request.path.to_string()));
+        }
+    }
+}
+
+const MESSAGE_BYTES: usize = 128;
