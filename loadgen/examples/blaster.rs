@@ -18,9 +18,8 @@ use uringcast_protocol::writer::write_message;
 
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut number = |default: usize| {
-        arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default)
-    };
+    let mut number =
+        |default: usize| arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default);
     let (port, connections, chunk_bytes) = (number(9101), number(2000), number(64 * 1024));
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
@@ -31,7 +30,11 @@ fn main() -> std::io::Result<()> {
     while subscribers.len() < connections || publisher.is_none() {
         let (stream, _) = listener.accept()?;
         let (stream, path) = upgrade(stream)?;
-        if path.starts_with("/publish") { publisher = Some(stream) } else { subscribers.push(stream) }
+        if path.starts_with("/publish") {
+            publisher = Some(stream)
+        } else {
+            subscribers.push(stream)
+        }
     }
     let Some(mut publisher) = publisher else { return Ok(()) };
     publisher.read_exact(&mut [0])?;

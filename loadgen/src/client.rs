@@ -3,8 +3,8 @@
 //! Knows: its state, what it has yet to send, frames cut by a receive. Must not know: the ring,
 //! other connections, what messages mean.
 
-use uringcast_protocol::client_handshake::{Ask, ResponseError, encode_key, parse_response};
 use uringcast_protocol::client_handshake::write_request;
+use uringcast_protocol::client_handshake::{Ask, ResponseError, encode_key, parse_response};
 
 use crate::frames::Frames;
 use crate::plan::{Group, Role};

@@ -105,7 +105,8 @@ fn origin(given: &[IpAddr], groups: &[Group]) -> Sources {
     if !given.is_empty() {
         return Sources::Given(given.to_vec());
     }
-    let is_v4_loopback = |group: &Group| group.address.is_ipv4() && group.address.ip().is_loopback();
+    let is_v4_loopback =
+        |group: &Group| group.address.is_ipv4() && group.address.ip().is_loopback();
     if groups.iter().all(is_v4_loopback) { Sources::Loopback } else { Sources::Any }
 }
 
@@ -130,7 +131,8 @@ mod tests {
 
     #[test]
     fn churners_are_as_many_as_asked_and_spread() {
-        for (subscribers, percent, count) in [(1000, 1.0, 10), (7, 50.0, 4), (5, 0.0, 0), (3, 100.0, 3)]
+        for (subscribers, percent, count) in
+            [(1000, 1.0, 10), (7, 50.0, 4), (5, 0.0, 0), (3, 100.0, 3)]
         {
             let churns = churners(subscribers, percent);
             assert_eq!((0..subscribers).filter(|&number| churns(number)).count(), count);

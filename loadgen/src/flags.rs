@@ -22,8 +22,14 @@ pub(crate) struct Flags {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Open connections at a rate, hold them, watch for losses
+    Connect(ConnectFlags),
     /// One topic to many subscribers: latency from the intended time, loss per connection
     Fanout(FanoutFlags),
+    /// Publish recorded market data as it was recorded, faster or slower, and check who gets what
+    Replay(ReplayFlags),
+    /// Publish made-up market data: the same seed gives the same ticks
+    Synth(SynthFlags),
 }
 
 /// What all commands share.
@@ -105,6 +111,100 @@ pub(crate) struct FanoutFlags {
     pub(crate) run: RunFlags,
 }
 
+/// `loadgen connect`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConnectFlags {
+    /// Where to connect; to subscribe as well: ws://127.0.0.1:9001/ws?topics=a,b.*
+    #[arg(long, default_value = "ws://127.0.0.1:9001/ws")]
+    pub(crate) url: Target,
+    /// Connections to open and hold
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// How long to hold them
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) hold: Duration,
+    /// Topics or patterns to subscribe to, in place of those in the URL
+    #[arg(long, value_delimiter = ',', value_name = "TOPIC,…")]
+    pub(crate) topics: Vec<String>,
+    #[command(flatten)]
+    pub(crate) run: RunFlags,
+}
+
+/// Who listens to `replay` and `synth`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AudienceFlags {
+    /// The server's data port; the path comes from --format and --interest
+    #[arg(long, default_value = "ws://127.0.0.1:9001")]
+    pub(crate) url: Target,
+    /// The server's publish port
+    #[arg(long, default_value = "ws://127.0.0.1:9003")]
+    pub(crate) publish_url: Target,
+    /// Connections that receive, in equal parts for each --interest
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) subscribers: u32,
+    /// In which form
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    pub(crate) format: Format,
+    /// So many of a hundred subscribers leave and come back all the time (after 0.5 to 2 s)
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) churn: f64,
+    /// Topics of the kind `value` on the server: there subscribers may skip to the newest
+    #[arg(long, default_value = "*.*.bookTicker", value_name = "PATTERN")]
+    pub(crate) value: Vec<String>,
+}
+
+/// `loadgen replay`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReplayFlags {
+    /// Files of `<ns> {"stream":…,"data":…}` or of `{"topic":…,"data":…,"ts":…}` lines, gzip or not;
+    /// merged by time
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// So many times the recorded speed; 0: as fast as the server takes it
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = speed)]
+    pub(crate) speed: f64,
+    /// Stop after this time [default: at the recording's end]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) duration: Option<Duration>,
+    /// Publishing before measuring
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) warmup: Duration,
+    /// Publish all topics over one connection, as lines of JSON; default: a connection per topic
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// What each part of the subscribers gets
+    #[arg(long, value_name = "PATTERN", default_values_t = REPLAY_INTERESTS.map(str::to_owned))]
+    pub(crate) interest: Vec<String>,
+    #[command(flatten)]
+    pub(crate) audience: AudienceFlags,
+    #[command(flatten)]
+    pub(crate) run: RunFlags,
+}
+
+/// `loadgen synth`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SynthFlags {
+    /// Instruments, each with the topics md.<SYMBOL>.trade, .bookTicker and .depth
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) symbols: u16,
+    /// Ticks per second on average; bursts go to several times that
+    #[arg(long, default_value_t = 500.0, value_name = "PER_S", value_parser = positive)]
+    pub(crate) rate: f64,
+    /// How long to publish [default: until interrupted]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) duration: Option<Duration>,
+    /// Publishing before measuring
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) warmup: Duration,
+    /// What each part of the subscribers gets
+    #[arg(long, value_name = "PATTERN", default_values_t = SYNTH_INTERESTS.map(str::to_owned))]
+    pub(crate) interest: Vec<String>,
+    #[command(flatten)]
+    pub(crate) audience: AudienceFlags,
+    #[command(flatten)]
+    pub(crate) run: RunFlags,
+}
+
 /// The form in which subscribers get messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -118,6 +218,13 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value <= RATE_MAX => Ok(value),
         _ => Err(format!("should be a number above 0, up to {RATE_MAX}")),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=SPEED_MAX).contains(&value) => Ok(value),
+        _ => Err(format!("should be a number from 0 to {SPEED_MAX}")),
     }
 }
 
@@ -137,11 +244,19 @@ fn payload_bytes(text: &str) -> Result<usize, String> {
 }
 
 const RATE_MAX: f64 = 10_000_000.0;
+const SPEED_MAX: f64 = 1_000_000.0;
+/// All trades, one symbol, one topic, one folder of data set 1.
+const REPLAY_INTERESTS: [&str; 4] =
+    ["*.*.trade", "spot.BTCUSDT.>", "usdm.BTCUSDT.bookTicker", "spot.>"];
+const SYNTH_INTERESTS: [&str; 4] = ["md.*.trade", "md.S0000.>", "md.S0000.bookTicker", "md.>"];
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 const EXAMPLES: &str = "\
 Examples:
   loadgen fanout --subscribers 5000 --rate 20 --pid $(pidof uringcast)
   loadgen fanout --subscribers 2000 --rate 3000 --cpus 1 --json run.json --hgrm run.hgrm
+  loadgen replay spot/*.gz usdm/*.gz --subscribers 10000 --churn 1 --format json
+  loadgen synth --symbols 20 --rate 500
+  loadgen connect --connections 15000 --hold 60s --pid $(pidof uringcast)
   loadgen fanout --url 'ws://127.0.0.1:9001/ws?topics=bench' --outstanding 4
 
 Exit codes: 0 nothing lost, 1 something lost or failed, 2 wrong use.";

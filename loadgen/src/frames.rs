@@ -194,8 +194,8 @@ const PARTIAL_BYTES_KEPT: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use uringcast_protocol::writer::{write_close, write_frame, write_message, write_ping};
     use uringcast_protocol::CloseCode;
+    use uringcast_protocol::writer::{write_close, write_frame, write_message, write_ping};
 
     use super::*;
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::recognizer::{Recognized, Recognizer};
 use crate::record::Recorder;
 use crate::spread::Spread;
 use crate::stamp::Finder;
@@ -28,6 +29,8 @@ pub(crate) struct Judge {
 pub(crate) enum Identify {
     /// By nothing: idle connections.
     Nothing,
+    /// By what was recorded and published.
+    Recorded(Recognizer),
     /// By its stamp.
     Stamp(Finder),
 }
@@ -41,6 +44,8 @@ pub(crate) struct Counts {
     pub(crate) payload_bytes: u64,
     /// Acknowledgements and other messages of the JSON protocol.
     pub(crate) control_messages: u64,
+    /// Last values that came with a subscription.
+    pub(crate) snapshots: u64,
     /// Gaps that the server announced.
     pub(crate) gaps_announced: u64,
     /// Errors that the server announced.
@@ -53,6 +58,7 @@ impl Counts {
         self.messages += other.messages;
         self.payload_bytes += other.payload_bytes;
         self.control_messages += other.control_messages;
+        self.snapshots += other.snapshots;
         self.gaps_announced += other.gaps_announced;
         self.errors_announced += other.errors_announced;
     }
@@ -90,7 +96,21 @@ impl Judge {
                 Some(stamp) => (stamp.stream, stamp.number, stamp.intended_ns, stamp.sent_ns),
                 None => return self.other(payload),
             },
-            Identify::Nothing => return self.counts.messages += 1,
+            Identify::Recorded(recognizer) => {
+                match recognizer.recognize(&self.ledger, connection, payload) {
+                    Recognized::Publication { stream, number, intended_ns, sent_ns } => {
+                        (stream, number, intended_ns, sent_ns)
+                    }
+                    Recognized::Misnamed => {
+                        self.counts.messages += 1;
+                        self.ledger.faults.misnamed += 1;
+                        return;
+                    }
+                    Recognized::Snapshot => return self.counts.snapshots += 1,
+                    Recognized::Unknown => return self.other(payload),
+                }
+            }
+            Identify::Nothing => return self.aside(payload),
         };
         let (stream, number, intended_ns, sent_ns) = found;
         self.counts.messages += 1;

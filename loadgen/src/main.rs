@@ -6,8 +6,10 @@
 //! ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`] clocks.
 
 mod agenda;
+mod audience;
 mod client;
 mod clock;
+mod connect;
 mod crew;
 mod driver;
 mod failure;
@@ -17,7 +19,10 @@ mod frames;
 mod judge;
 mod machine;
 mod plan;
+mod recognizer;
 mod record;
+mod recorded;
+mod replay;
 mod report;
 mod run;
 mod server_process;
@@ -25,7 +30,9 @@ mod shared;
 mod source;
 mod spread;
 mod stamp;
+mod synth;
 mod targets;
+mod ticks;
 mod usage;
 mod verify;
 mod worker;
@@ -42,7 +49,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let (result, run) = match &flags.command {
+        Command::Connect(flags) => (connect::connect(flags), &flags.run),
         Command::Fanout(flags) => (fanout::fanout(flags), &flags.run),
+        Command::Replay(flags) => (replay::replay(flags), &flags.run),
+        Command::Synth(flags) => (synth::synth(flags), &flags.run),
     };
     match result.and_then(|report| report::publish(&report, run).map(|()| report)) {
         Ok(report) if report.clean => ExitCode::SUCCESS,

@@ -105,8 +105,7 @@ pub(crate) fn share(clients: &[ClientPlan], threads: usize) -> Vec<Vec<ClientPla
     let mut shares = vec![Vec::with_capacity(clients.len() / threads + 1); threads];
     let is_publisher = |client: &&ClientPlan| matches!(client.role, Role::Publisher(_));
     shares[0].extend(clients.iter().filter(is_publisher));
-    let others: Vec<_> =
-        clients.iter().filter(|client| !is_publisher(client)).copied().collect();
+    let others: Vec<_> = clients.iter().filter(|client| !is_publisher(client)).copied().collect();
     for (thread, share) in shares.iter_mut().enumerate() {
         let end = |thread: usize| others.len() * thread / threads;
         share.extend_from_slice(&others[end(thread)..end(thread + 1)]);

@@ -35,10 +35,9 @@ impl Recorder {
 
     /// Adds what another thread has counted.
     pub(crate) fn merge(&mut self, other: &Self) {
-        for (into, from) in [
-            (&mut self.corrected, &other.corrected),
-            (&mut self.uncorrected, &other.uncorrected),
-        ] {
+        for (into, from) in
+            [(&mut self.corrected, &other.corrected), (&mut self.uncorrected, &other.uncorrected)]
+        {
             into.add(from).expect("all histograms are made by `histogram`, with the same bounds");
         }
     }

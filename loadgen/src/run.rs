@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 
 use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
+use crate::driver::Interrupts;
 use crate::judge::Judge;
 use crate::plan::WorkerPlan;
 use crate::server_process::{Reading, ServerUsage, between, read};
@@ -53,6 +54,9 @@ pub(crate) struct Finished {
 /// Why there is no result.
 #[derive(Debug, Error)]
 pub(crate) enum RunError {
+    /// By a signal, before anything was measured.
+    #[error("interrupted while connecting")]
+    Interrupted,
     /// No connection was opened at all.
     #[error("no connection was opened: {0}")]
     NoConnection(String),
@@ -85,16 +89,18 @@ pub(crate) fn run(
     if let Some(pid) = pid {
         reading(pid)?;
     }
+    // Before the threads, which inherit that the signals are held back.
+    let interrupts = Interrupts::catch().map_err(RunError::Spawn)?;
     let total: usize = jobs.iter().map(|job| job.plan.clients.len()).sum();
     let begun_ns = now_ns();
     let threads = jobs.into_iter().map(|job| spawn(job, shared)).collect::<Result<Vec<_>, _>>()?;
-    let run = Run { shared, quiet };
-    run.connect(total as u64);
+    let run = Run { shared, interrupts, quiet };
+    let interrupted = !run.connect(total as u64);
     let connecting_ns = now_ns() - begun_ns;
     let mut server = None;
     let mut window_ns = 0;
     let mut incomplete = false;
-    if run.is_alive() && shared.sum(|progress| &progress.open) > 0 {
+    if !interrupted && run.is_alive() && shared.sum(|progress| &progress.open) > 0 {
         let (begin, end, wall_ns) = run.publish(timing, pid)?;
         window_ns = wall_ns;
         server = begin.zip(end);
@@ -102,6 +108,9 @@ pub(crate) fn run(
     }
     shared.set_phase(Phase::Closing);
     let outcomes = join(threads)?;
+    if interrupted {
+        return Err(RunError::Interrupted);
+    }
     if window_ns == 0 {
         let reason = outcomes.iter().flat_map(|outcome| outcome.failures.keys()).next();
         return Err(RunError::NoConnection(reason.cloned().unwrap_or_default()));
@@ -142,9 +151,7 @@ impl Drop for Ended {
     }
 }
 
-fn join(
-    threads: Vec<JoinHandle<Result<Outcome, WorkerError>>>,
-) -> Result<Vec<Outcome>, RunError> {
+fn join(threads: Vec<JoinHandle<Result<Outcome, WorkerError>>>) -> Result<Vec<Outcome>, RunError> {
     let results: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
     let outcome = |(thread, result): (usize, Result<_, _>)| match result {
         Ok(Ok(outcome)) => Ok(outcome),
@@ -156,6 +163,7 @@ fn join(
 
 struct Run<'a> {
     shared: &'a Arc<Shared>,
+    interrupts: Interrupts,
     quiet: bool,
 }
 
@@ -173,9 +181,14 @@ impl Run<'_> {
         ProgressBar::new(length).with_style(style)
     }
 
-    fn connect(&self, total: u64) {
+    /// Waits until all are open or have failed; false if interrupted.
+    fn connect(&self, total: u64) -> bool {
         let bar = self.bar(total, "connecting {wide_bar} {pos}/{len} ({per_sec}) {msg}");
         while self.is_alive() && self.shared.sum(|progress| &progress.opening) > 0 {
+            if self.interrupts.is_raised() {
+                bar.finish_and_clear();
+                return false;
+            }
             bar.set_position(self.shared.sum(|progress| &progress.open));
             let failed = self.shared.sum(|progress| &progress.failed);
             if failed > 0 {
@@ -184,6 +197,7 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         bar.finish_and_clear();
+        true
     }
 
     /// Publishes to the end; the server's readings at the window's ends, and its length.
@@ -208,7 +222,16 @@ impl Run<'_> {
         let mut received = self.shared.sum(|progress| &progress.received);
         let mut shown_ns = now_ns();
         // The threads say that nothing is left only after they have looked.
-        while now_ns() < end_ns && self.is_alive() && (!self.is_published() || now_ns() < window_start_ns + LEAST_NS) {
+        let is_over = |now: u64| {
+            let published = timing.duration.is_none() && self.is_published();
+            now >= end_ns || (published && now >= window_start_ns + LEAST_NS)
+        };
+        while !is_over(now_ns()) && self.is_alive() {
+            if self.interrupts.is_raised() {
+                // What has been published is still waited for and reported.
+                self.shared.set_window(start_ns, now_ns());
+                break;
+            }
             self.sleep_until(end_ns.min(now_ns() + TICK.as_nanos() as u64));
             let now = now_ns();
             if now - shown_ns >= NANOS_PER_SECOND / 2 {
@@ -223,7 +246,7 @@ impl Run<'_> {
             }
         }
         let end = pid.map(reading).transpose()?;
-        let window_ns = now_ns().min(end_ns).saturating_sub(window_start_ns).max(1);
+        let window_ns = now_ns().min(self.shared.end_ns()).saturating_sub(window_start_ns).max(1);
         bar.finish_and_clear();
         Ok((begin, end, window_ns))
     }
@@ -244,7 +267,9 @@ impl Run<'_> {
             if figures() != last.0 {
                 *last = (figures(), now_ns());
             }
-            now_ns() - last.1 < grace.as_nanos() as u64 && now_ns() < deadline_ns
+            now_ns() - last.1 < grace.as_nanos() as u64
+                && now_ns() < deadline_ns
+                && !self.interrupts.is_raised()
         };
         // What is due but the server would not take yet: still Running.
         while self.is_alive() && !self.is_published() && moving(&mut last) {

@@ -152,9 +152,7 @@ impl Source for StampedSource {
         if let Pace::Open(schedule) = self.pace {
             let due_by = now_ns.min(self.shared.end_ns());
             let start_ns = self.shared.start_ns();
-            let is_due = |number: u64| {
-                start_ns.saturating_add(schedule.offset_ns(number)) < due_by
-            };
+            let is_due = |number: u64| start_ns.saturating_add(schedule.offset_ns(number)) < due_by;
             tally.unsent = first_not(self.next, is_due) - self.next;
         }
         tally

@@ -74,9 +74,8 @@ impl Finder {
         self.search(payload)
     }
 
-    #[cold]
     fn search(&mut self, payload: &[u8]) -> Option<Stamp> {
-        let offset = payload.windows(MARKER.len()).position(|window| window == MARKER)?;
+        let offset = memchr::memmem::find(payload, MARKER)?;
         self.offset = offset;
         Stamp::read(&payload[offset + MARKER.len()..])
     }

@@ -60,12 +60,7 @@ impl FromStr for Target {
 impl Target {
     /// A group of connections to it.
     pub(crate) fn group(&self, interest: Option<u16>) -> Group {
-        Group {
-            address: self.address,
-            host: self.host.clone(),
-            path: self.path.clone(),
-            interest,
-        }
+        Group { address: self.address, host: self.host.clone(), path: self.path.clone(), interest }
     }
 
     /// The same peer, another path.

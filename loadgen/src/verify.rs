@@ -77,6 +77,8 @@ pub(crate) struct Faults {
     pub(crate) foreign: u64,
     /// Payloads that are none of those published.
     pub(crate) damaged: u64,
+    /// Publications under a topic or sequence number that is not theirs.
+    pub(crate) misnamed: u64,
     /// Skipped on value streams: allowed, counted.
     pub(crate) skipped: u64,
 }
@@ -89,6 +91,7 @@ impl Faults {
         self.reordered += other.reordered;
         self.foreign += other.foreign;
         self.damaged += other.damaged;
+        self.misnamed += other.misnamed;
         self.skipped += other.skipped;
     }
 
@@ -177,6 +180,11 @@ impl Ledger {
     /// The next number expected of a stream; `None` before the first, or without interest.
     pub(crate) fn expected(&self, connection: u32, stream: u16) -> Option<u64> {
         self.cell(connection, stream).map(|cell| self.next[cell]).filter(|&next| next != FRESH)
+    }
+
+    /// The connection shall get this stream.
+    pub(crate) fn is_wanted(&self, connection: u32, stream: u16) -> bool {
+        self.cell(connection, stream).is_some()
     }
 
     /// The connection has left: its open gaps can no longer close.
@@ -283,7 +291,8 @@ impl Ledger {
     #[inline]
     fn cell(&self, connection: u32, stream: u16) -> Option<usize> {
         let (interest, row) = self.rows[connection as usize];
-        let column = *self.interests.get(usize::from(interest))?.column_of.get(usize::from(stream))?;
+        let column =
+            *self.interests.get(usize::from(interest))?.column_of.get(usize::from(stream))?;
         (column != NO_COLUMN).then(|| row as usize + usize::from(column))
     }
 
@@ -344,10 +353,7 @@ mod tests {
         assert_eq!((ledger.faults.reordered, ledger.faults.duplicated), (2, 2));
         ledger.leave(1);
         assert_eq!(ledger.faults.lost, 1);
-        assert_eq!(
-            ledger.into_missed(),
-            [Missed { connection: 1, stream: 1, from: 14, to: 14 }]
-        );
+        assert_eq!(ledger.into_missed(), [Missed { connection: 1, stream: 1, from: 14, to: 14 }]);
     }
 
     #[test]

@@ -296,7 +296,11 @@ impl Worker {
         self.handshaking += 1;
         let is_stalled = client.role == Role::Stalled;
         self.ring.send(socket, request)?;
-        if is_stalled { self.ring.receive_once(socket)? } else { self.ring.receive(socket)? }
+        if is_stalled {
+            self.ring.receive_once(socket)?
+        } else {
+            self.ring.receive(socket)?
+        }
         self.agenda.add(now + HANDSHAKE_NS_MAX, Errand::HandshakeTimeout, socket);
         Ok(())
     }
@@ -506,11 +510,7 @@ impl Worker {
         Ok(self.ring.receive(socket)?)
     }
 
-    fn receive_ended(
-        &mut self,
-        socket: SocketId,
-        result: i32,
-    ) -> Result<(), WorkerError> {
+    fn receive_ended(&mut self, socket: SocketId, result: i32) -> Result<(), WorkerError> {
         let client = &mut self.clients[socket.slot as usize];
         if client.generation != socket.generation {
             return Ok(());
@@ -623,7 +623,8 @@ impl Worker {
         // Settled first: what arrives after the verdict changes nothing.
         for index in 0..self.clients.len() as u32 {
             let client = &self.clients[index as usize];
-            let steady_from_the_start = client.is_steady() && !matches!(client.state, State::Waiting);
+            let steady_from_the_start =
+                client.is_steady() && !matches!(client.state, State::Waiting);
             let open = matches!(client.state, State::Open);
             if steady_from_the_start || (client.churns() && open) {
                 let shared = &self.shared;

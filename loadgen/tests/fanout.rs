@@ -78,7 +78,10 @@ fn doubled_reordered_and_damaged_ones_are_told_apart() {
     assert_eq!(report["faults"]["lost"], 0);
     let faults = Faults { reorder_every: 60, ..Faults::default() };
     let (report, _) = fanout(faults, "/raw/bench", &["--rate", "200"]);
-    assert_eq!((&report["faults"]["reordered"], &report["faults"]["lost"]), (&60.into(), &0.into()));
+    assert_eq!(
+        (&report["faults"]["reordered"], &report["faults"]["lost"]),
+        (&60.into(), &0.into())
+    );
     let faults = Faults { damage_every: 70, ..Faults::default() };
     let (report, output) = fanout(faults, "/raw/bench", &["--rate", "200"]);
     assert_eq!(report["faults"]["damaged"], 40);

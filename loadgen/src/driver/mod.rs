@@ -6,5 +6,5 @@
 mod ring;
 mod sockets;
 
-pub(crate) use ring::{Chunk, Completion, Ring, RingError, SocketId};
+pub(crate) use ring::{Chunk, Completion, Interrupts, Ring, RingError, SocketId};
 pub(crate) use sockets::{Sources, file_limit_raise, open};

@@ -14,7 +14,8 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -85,7 +86,6 @@ pub(crate) struct Ring {
     receive: ReceiveBuffers,
     /// INVARIANT: an entry is removed only when its CQE has been reaped.
     sends: Slab<(SocketId, Vec<u8>)>,
-    slots: u32,
 }
 
 impl Ring {
@@ -118,12 +118,7 @@ impl Ring {
         }
         .map_err(|error| RingError::Setup { what: "ring of receive buffers", error })?;
         receive.fill();
-        Ok(Self { ring, receive, sends: Slab::with_capacity(1024), slots })
-    }
-
-    /// How many sockets the table holds.
-    pub(crate) fn slots(&self) -> u32 {
-        self.slots
+        Ok(Self { ring, receive, sends: Slab::with_capacity(1024) })
     }
 
     /// Puts a socket into a free slot; the process keeps no descriptor of it.
@@ -388,6 +383,44 @@ pub(super) fn bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// SIGINT and SIGTERM, held back and to be asked for, so that an interrupted run still reports.
+pub(crate) struct Interrupts {
+    signals: OwnedFd,
+}
+
+impl Interrupts {
+    /// Holds the signals back from now on, in this thread and in those that it starts.
+    ///
+    /// # Errors
+    /// Without a file descriptor.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: it initialises all of the set that it is given, and can't fail.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: the set has been initialised; both signals exist.
+            unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+        }
+        // SAFETY: the set lives through the call; nothing is written back.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut()) };
+        // SAFETY: as above; -1 asks for a new descriptor.
+        let fd =
+            unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a fresh descriptor that nobody else knows.
+        let signals = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { signals })
+    }
+
+    /// A signal has come. Each is told once.
+    pub(crate) fn is_raised(&self) -> bool {
+        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+        rustix::io::read(&self.signals, &mut record).is_ok()
+    }
 }
 
 fn map(bytes: usize) -> Result<NonNull<u8>, RingError> {

@@ -23,10 +23,18 @@ pub(super) fn text(report: &Report) -> String {
     );
     traffic(&mut out, report);
     if report.faults.is_clean() {
-        let _ = writeln!(out, "lost          nothing; none doubled, reordered or damaged{}", skipped(&report.faults));
+        let _ = writeln!(
+            out,
+            "lost          nothing; none doubled, reordered or damaged{}",
+            skipped(&report.faults)
+        );
     }
     for note in &report.notes {
-        let _ = writeln!(out, "{}{note}", if report.clean { "note          " } else { "!             " });
+        let _ = writeln!(
+            out,
+            "{}{note}",
+            if report.clean { "note          " } else { "!             " }
+        );
     }
     offenders(&mut out, report);
     latency(&mut out, report);
@@ -41,6 +49,7 @@ pub(super) fn faults(faults: &Faults) -> String {
         (faults.duplicated, "doubled"),
         (faults.reordered, "reordered"),
         (faults.damaged, "damaged"),
+        (faults.misnamed, "under a wrong topic or number"),
         (faults.foreign, "not subscribed to"),
     ];
     let parts: Vec<_> = figures

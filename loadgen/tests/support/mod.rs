@@ -174,7 +174,13 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
     while let Ok(word) = words.recv() {
         match word {
             Word::Join { stream, patterns, json } => {
-                subscribers.push(Subscriber { stream, patterns, json, deliveries: 0, held: Vec::new() });
+                subscribers.push(Subscriber {
+                    stream,
+                    patterns,
+                    json,
+                    deliveries: 0,
+                    held: Vec::new(),
+                });
             }
             Word::Publish { topic, text, payload } => {
                 publications += 1;
@@ -186,7 +192,10 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
                 }
                 let seq = seqs.entry(topic.clone()).or_default();
                 *seq += 1;
-                if topic.ends_with("bookTicker") && faults.conflate > 0 && *seq % faults.conflate != 0 {
+                if topic.ends_with("bookTicker")
+                    && faults.conflate > 0
+                    && *seq % faults.conflate != 0
+                {
                     continue;
                 }
                 subscribers.retain_mut(|subscriber| {
@@ -199,7 +208,14 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
 }
 
 impl Subscriber {
-    fn deliver(&mut self, topic: &str, seq: u64, text: bool, payload: &[u8], faults: Faults) -> bool {
+    fn deliver(
+        &mut self,
+        topic: &str,
+        seq: u64,
+        text: bool,
+        payload: &[u8],
+        faults: Faults,
+    ) -> bool {
         self.deliveries += 1;
         let nth = |every| is_nth(self.deliveries, every);
         let payload = if nth(faults.damage_every) { &payload[1..] } else { payload };
