@@ -14,8 +14,8 @@ use crate::plan::{Group, Role};
 pub(crate) enum State {
     /// Not begun, or to be begun again.
     Waiting,
-    /// The upgrade has been sent; what has come of its answer. Boxed: it is short-lived.
-    Handshaking { head: Box<Vec<u8>> },
+    /// The upgrade has been sent; what has come of its answer.
+    Handshaking { head: Vec<u8> },
     /// Frames may flow.
     Open,
     /// We have sent a close.
@@ -66,7 +66,7 @@ impl Client {
 
     /// A new life begins: returns the upgrade request.
     pub(crate) fn begin(&mut self, group: &Group, nonce: [u8; 16], now_ns: u64) -> Vec<u8> {
-        self.state = State::Handshaking { head: Box::default() };
+        self.state = State::Handshaking { head: Vec::new() };
         self.receiving = false;
         self.sending = false;
         self.pending = Vec::new();

@@ -125,7 +125,7 @@ impl Ring {
     ///
     /// # Errors
     /// [`RingError::Install`], the socket is closed then.
-    pub(crate) fn install(&mut self, slot: u32, socket: OwnedFd) -> Result<(), RingError> {
+    pub(crate) fn install(&self, slot: u32, socket: OwnedFd) -> Result<(), RingError> {
         self.ring
             .submitter()
             .register_files_update(slot, &[socket.as_raw_fd()])
@@ -185,7 +185,7 @@ impl Ring {
     ///
     /// # Errors
     /// [`RingError::Enter`].
-    pub(crate) fn submit(&mut self) -> Result<(), RingError> {
+    pub(crate) fn submit(&self) -> Result<(), RingError> {
         match self.ring.submit() {
             Ok(_) => Ok(()),
             Err(error) if is_transient(&error) => Ok(()),
@@ -197,7 +197,7 @@ impl Ring {
     ///
     /// # Errors
     /// [`RingError::Enter`]; a timeout or a signal is none.
-    pub(crate) fn wait(&mut self, timeout_ns: u64) -> Result<(), RingError> {
+    pub(crate) fn wait(&self, timeout_ns: u64) -> Result<(), RingError> {
         let timeout = Timespec::new()
             .sec(timeout_ns / NANOS_PER_SECOND)
             .nsec((timeout_ns % NANOS_PER_SECOND) as u32);

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Percentiles, Report};
+use super::Report;
 use crate::verify::Faults;
 
 /// The whole report. Writing to a string can't fail, hence the many `let _`.
@@ -126,18 +126,17 @@ fn latency(out: &mut String, report: &Report) {
         return;
     }
     let _ = writeln!(out, "\nlatency       from intended time    from actual sending");
-    let rows: [(&str, fn(&Percentiles) -> u64); 8] = [
-        ("p50", |row| row.p50_ns),
-        ("p90", |row| row.p90_ns),
-        ("p99", |row| row.p99_ns),
-        ("p99.9", |row| row.p99_9_ns),
-        ("p99.99", |row| row.p99_99_ns),
-        ("p99.999", |row| row.p99_999_ns),
-        ("max", |row| row.max_ns),
-        ("mean", |row| row.mean_ns as u64),
-    ];
-    for (name, value) in rows {
-        let (first, second) = (duration(value(corrected)), duration(value(uncorrected)));
+    for (name, first, second) in [
+        ("p50", corrected.p50_ns, uncorrected.p50_ns),
+        ("p90", corrected.p90_ns, uncorrected.p90_ns),
+        ("p99", corrected.p99_ns, uncorrected.p99_ns),
+        ("p99.9", corrected.p99_9_ns, uncorrected.p99_9_ns),
+        ("p99.99", corrected.p99_99_ns, uncorrected.p99_99_ns),
+        ("p99.999", corrected.p99_999_ns, uncorrected.p99_999_ns),
+        ("max", corrected.max_ns, uncorrected.max_ns),
+        ("mean", corrected.mean_ns as u64, uncorrected.mean_ns as u64),
+    ] {
+        let (first, second) = (duration(first), duration(second));
         let _ = writeln!(out, "  {name:<10} {first:>18} {second:>22}");
     }
     if let Some(spread) = &report.spread {

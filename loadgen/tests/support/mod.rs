@@ -16,31 +16,31 @@ use uringcast_protocol::{CloseCode, Event, MessageKind, Opcode, Role, Session};
 /// What the server does wrong. Every `n`-th means the n-th, 2n-th, … delivery of each connection;
 /// 0 is never.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Not delivered.
-    pub lose_every: u64,
+    pub(crate) lose_every: u64,
     /// Delivered twice.
-    pub double_every: u64,
+    pub(crate) double_every: u64,
     /// Delivered after the next one.
-    pub reorder_every: u64,
+    pub(crate) reorder_every: u64,
     /// Payload one byte short.
-    pub damage_every: u64,
+    pub(crate) damage_every: u64,
     /// Every n-th publication waits for 20 ms.
-    pub delay_every: u64,
+    pub(crate) delay_every: u64,
     /// This publication (from 1) waits for a second, and the publisher with it.
-    pub stall_at: u64,
+    pub(crate) stall_at: u64,
     /// Every subscriber is closed with 1013 after so many deliveries.
-    pub close_after: u64,
+    pub(crate) close_after: u64,
     /// Messages of value topics (`bookTicker`) are delivered only every n-th time.
-    pub conflate: u64,
+    pub(crate) conflate: u64,
 }
 
 /// A running server; its threads end with the test's process.
-pub struct Server {
+pub(crate) struct Server {
     /// Where subscribers connect.
-    pub data: SocketAddr,
+    pub(crate) data: SocketAddr,
     /// Where publishers connect.
-    pub publish: SocketAddr,
+    pub(crate) publish: SocketAddr,
 }
 
 enum Word {
@@ -58,7 +58,7 @@ struct Subscriber {
 
 impl Server {
     /// Starts one on free ports.
-    pub fn start(faults: Faults) -> Self {
+    pub(crate) fn start(faults: Faults) -> Self {
         // Bounded to one word: a stalled hub stalls the publishers.
         let (hub, words) = sync_channel(1);
         let data = listen(hub.clone());
@@ -194,7 +194,7 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
                 *seq += 1;
                 if topic.ends_with("bookTicker")
                     && faults.conflate > 0
-                    && *seq % faults.conflate != 0
+                    && !seq.is_multiple_of(faults.conflate)
                 {
                     continue;
                 }
