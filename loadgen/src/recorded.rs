@@ -251,7 +251,7 @@ mod tests {
             "{\"topic\":\"x.y\",\"data\":7,\"ts\":3}\n\n{\"data\":\"z\",\"topic\":\"x.y\"}\n",
         )
         .expect("written");
-        let recording = Recording::load(&[packed.clone(), plain]).expect("readable");
+        let recording = Recording::load(&[packed, plain]).expect("readable");
         assert_eq!(recording.topics, ["spot.BTCUSDT.trade", "spot.BTCUSDT.depth", "x.y"]);
         let told: Vec<_> = recording
             .messages
