@@ -95,12 +95,13 @@ pub(crate) fn run(
     let begun_ns = now_ns();
     let threads = jobs.into_iter().map(|job| spawn(job, shared)).collect::<Result<Vec<_>, _>>()?;
     let run = Run { shared, interrupts, quiet };
-    let interrupted = !run.connect(total as u64);
+    let (interrupted, footing) = run.connect(total as u64, pid);
     let connecting_ns = now_ns() - begun_ns;
+    let opened = shared.sum(|progress| &progress.open);
     let mut server = None;
     let mut window_ns = 0;
     let mut incomplete = false;
-    if !interrupted && run.is_alive() && shared.sum(|progress| &progress.open) > 0 {
+    if !interrupted && run.is_alive() && opened > 0 {
         let (begin, end, wall_ns) = run.publish(timing, pid)?;
         window_ns = wall_ns;
         server = begin.zip(end);
@@ -116,7 +117,10 @@ pub(crate) fn run(
         return Err(RunError::NoConnection(reason.cloned().unwrap_or_default()));
     }
     let messages = outcomes.iter().map(|outcome| outcome.window_messages).sum();
-    let server = server.map(|(begin, end)| between(&begin, &end, window_ns, messages));
+    let server = server.map(|(begin, end)| ServerUsage {
+        rss_bytes_per_connection: footing.and_then(|footing| footing.per_connection(&end, opened)),
+        ..between(&begin, &end, window_ns, messages)
+    });
     Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete })
 }
 
@@ -161,6 +165,19 @@ fn join(threads: Vec<JoinHandle<Result<Outcome, WorkerError>>>) -> Result<Vec<Ou
     results.into_iter().enumerate().map(outcome).collect()
 }
 
+/// The server with few connections, to compare with it at many: what each of the others takes.
+struct Footing {
+    reading: Reading,
+    open: u64,
+}
+
+impl Footing {
+    fn per_connection(&self, end: &Reading, open: u64) -> Option<f64> {
+        let more = open.checked_sub(self.open).filter(|&more| more >= FOOTING_CONNECTIONS)?;
+        Some((end.rss_bytes() as f64 - self.reading.rss_bytes() as f64) / more as f64)
+    }
+}
+
 struct Run<'a> {
     shared: &'a Arc<Shared>,
     interrupts: Interrupts,
@@ -181,15 +198,23 @@ impl Run<'_> {
         ProgressBar::new(length).with_style(style)
     }
 
-    /// Waits until all are open or have failed; false if interrupted.
-    fn connect(&self, total: u64) -> bool {
+    /// Waits until all are open or have failed: whether interrupted, and the server's memory with
+    /// the first of them.
+    fn connect(&self, total: u64, pid: Option<u32>) -> (bool, Option<Footing>) {
         let bar = self.bar(total, "connecting {wide_bar} {pos}/{len} ({per_sec}) {msg}");
+        let mut footing = None;
+        let mut interrupted = false;
         while self.is_alive() && self.shared.sum(|progress| &progress.opening) > 0 {
-            if self.interrupts.is_raised() {
-                bar.finish_and_clear();
-                return false;
+            interrupted = self.interrupts.is_raised();
+            if interrupted {
+                break;
             }
-            bar.set_position(self.shared.sum(|progress| &progress.open));
+            let open = self.shared.sum(|progress| &progress.open);
+            if footing.is_none() && open >= FOOTING_CONNECTIONS {
+                let reading = pid.and_then(|pid| read(pid).ok());
+                footing = reading.map(|reading| Footing { reading, open });
+            }
+            bar.set_position(open);
             let failed = self.shared.sum(|progress| &progress.failed);
             if failed > 0 {
                 bar.set_message(format!("{failed} failed"));
@@ -197,7 +222,7 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         bar.finish_and_clear();
-        true
+        (interrupted, footing)
     }
 
     /// Publishes to the end; the server's readings at the window's ends, and its length.
@@ -299,6 +324,8 @@ impl Run<'_> {
     }
 }
 
+/// The first so many connections carry what the server allocates once.
+const FOOTING_CONNECTIONS: u64 = 1000;
 const TICK: Duration = Duration::from_millis(50);
 /// After the last connection: what came with it is over.
 const SETTLE: Duration = Duration::from_millis(200);

@@ -21,6 +21,13 @@ pub(crate) struct Reading {
     rss_bytes: u64,
 }
 
+impl Reading {
+    /// Resident memory, bytes.
+    pub(crate) fn rss_bytes(&self) -> u64 {
+        self.rss_bytes
+    }
+}
+
 /// The difference of two readings.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub(crate) struct ServerUsage {
@@ -30,6 +37,8 @@ pub(crate) struct ServerUsage {
     pub(crate) user_share: f64,
     /// Resident memory at the end, bytes.
     pub(crate) rss_bytes: u64,
+    /// What each connection beyond the first 1,000 added to it, bytes; if there were enough.
+    pub(crate) rss_bytes_per_connection: Option<f64>,
     /// Processor time per message received while measuring, ns.
     pub(crate) cpu_ns_per_delivery: f64,
     /// Processors busy, on average.
@@ -68,6 +77,7 @@ pub(crate) fn between(begin: &Reading, end: &Reading, wall_ns: u64, messages: u6
         cpu_ns,
         user_share: user_ns as f64 / all_ns.max(1) as f64,
         rss_bytes: end.rss_bytes,
+        rss_bytes_per_connection: None,
         cpu_ns_per_delivery: cpu_ns as f64 / messages.max(1) as f64,
         cpus: cpu_ns as f64 / wall_ns.max(1) as f64,
     }

@@ -22,7 +22,7 @@ pub(super) fn text(report: &Report) -> String {
         machine.command.join(" ")
     );
     traffic(&mut out, report);
-    if report.faults.is_clean() {
+    if report.faults.is_clean() && report.connections.subscribers > 0 {
         let _ = writeln!(
             out,
             "lost          nothing; none doubled, reordered or damaged{}",
@@ -91,6 +91,12 @@ fn traffic(out: &mut String, report: &Report) {
         duration(handshake.max_ns)
     );
     let deliveries = &report.deliveries;
+    if report.connections.publishers == 0 {
+        let counts = &deliveries.counts;
+        let other = counts.messages + counts.control_messages;
+        let _ = writeln!(out, "held          {:.1} s; {other} messages", deliveries.window_s);
+        return;
+    }
     let _ = writeln!(
         out,
         "published     {} messages\ndelivered     {} messages, {} of payload; in the {:.1} s measured {:.0}/s",
@@ -157,17 +163,25 @@ fn latency(out: &mut String, report: &Report) {
 fn cost(out: &mut String, report: &Report) {
     out.push('\n');
     if let Some(server) = &report.server {
-        let _ = writeln!(
+        if report.deliveries.window_messages > 0 {
+            let _ = writeln!(
+                out,
+                "server        {:.0} ns of processor time per delivery, {:.0} % of it in user space",
+                server.cpu_ns_per_delivery,
+                server.user_share * 100.0,
+            );
+        }
+        let _ = write!(
             out,
-            "server        {:.0} ns of processor time per delivery, {:.0} % of it in user space; \
-             {:.2} processors busy; {} resident",
-            server.cpu_ns_per_delivery,
-            server.user_share * 100.0,
+            "server        {:.3} processors busy, {} resident",
             server.cpus,
             bytes(server.rss_bytes)
         );
+        let _ = match server.rss_bytes_per_connection {
+            Some(each) => writeln!(out, ", {each:.0} B more with each connection"),
+            None => writeln!(out),
+        };
     }
-    let messages = report.deliveries.window_messages.max(1) as f64;
     for (thread, usage) in report.threads.iter().enumerate() {
         let _ = writeln!(
             out,
@@ -177,7 +191,10 @@ fn cost(out: &mut String, report: &Report) {
         );
     }
     let cpu_ns: u64 = report.threads.iter().map(|usage| usage.cpu_ns).sum();
-    let _ = writeln!(out, "              {:.0} ns per delivery", cpu_ns as f64 / messages);
+    if report.deliveries.window_messages > 0 {
+        let messages = report.deliveries.window_messages as f64;
+        let _ = writeln!(out, "loadgen       {:.0} ns per delivery", cpu_ns as f64 / messages);
+    }
 }
 
 /// Three digits or so, and a unit.

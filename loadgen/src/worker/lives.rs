@@ -280,7 +280,7 @@ impl Worker {
     }
 
     /// The connection is over, for the given reason: frees its slot.
-    fn end(&mut self, socket: SocketId, reason: &str) -> Result<(), WorkerError> {
+    pub(super) fn end(&mut self, socket: SocketId, reason: &str) -> Result<(), WorkerError> {
         let client = &mut self.clients[socket.slot as usize];
         let state = std::mem::replace(&mut client.state, State::Ended);
         match state {

@@ -286,8 +286,12 @@ impl Worker {
                 let shared = &self.shared;
                 self.outcome.judge.ledger.settle(index, |stream| shared.published(stream));
             }
-            if open {
-                self.leave(self.socket(index), CloseCode::NORMAL)?;
+            let never_reads = client.role == Role::Stalled;
+            match (open, never_reads) {
+                (true, false) => self.leave(self.socket(index), CloseCode::NORMAL)?,
+                // It would not see an answer.
+                (true, true) => self.end(self.socket(index), "never read")?,
+                (false, _) => {}
             }
         }
         Ok(())
