@@ -47,7 +47,8 @@ impl Crew<'_> {
         sources: impl FnOnce(&Arc<Shared>) -> Vec<Box<dyn Source>>,
         identify: impl Fn() -> Identify,
     ) -> Result<Report, Failure> {
-        let threads = self.threads()?;
+        let shares = share(&self.clients, self.threads()?);
+        let threads = shares.len();
         let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
         let shared = Arc::new(shared);
         let streams = Arc::new(self.streams);
@@ -56,7 +57,7 @@ impl Crew<'_> {
         let mut sources = Some(sources(&shared));
         let mut number_first = 0;
         let mut jobs = Vec::with_capacity(threads);
-        for (thread, clients) in share(&self.clients, threads).into_iter().enumerate() {
+        for (thread, clients) in shares.into_iter().enumerate() {
             let interest_of = clients.iter().map(|client| {
                 client.is_checked().then(|| self.groups[usize::from(client.group)].interest)?
             });
@@ -69,7 +70,7 @@ impl Crew<'_> {
             let count = clients.len() as u32;
             let plan = WorkerPlan {
                 thread,
-                cpu: self.flags.cpus.get(thread).copied(),
+                cpu: cpu(&self.flags.cpus, thread, threads),
                 groups: self.groups.clone(),
                 clients,
                 number_first,
@@ -87,17 +88,27 @@ impl Crew<'_> {
         Ok(Report::new(finished, &firsts, &streams, clients, self.timing))
     }
 
-    /// As many threads as asked for, or as the rings' tables of files make necessary.
+    /// As many receiving threads as asked for, or as the rings' tables of files make necessary.
     fn threads(&self) -> Result<usize, Failure> {
         let per_ring = file_limit_raise().saturating_sub(FILES_SPARE).clamp(1, SLOTS_MAX);
         let needed = (self.clients.len() as u64).div_ceil(per_ring);
         let threads = needed.max(u64::from(self.flags.threads)) as usize;
         let cpus = &self.flags.cpus;
         if !cpus.is_empty() && cpus.len() < threads {
-            let right = format!("{threads} processors, one for each thread: 0,1,…");
+            let right = format!("{threads} processors, one for each receiving thread: 0,1,…");
             return Err(Failure::usage("--cpus", format!("{cpus:?}"), &right));
         }
         Ok(threads)
+    }
+}
+
+/// The processor of a thread: `cpus` are the receiving threads', which come last, in order; one
+/// more is the publishing thread's, else it shares the first.
+fn cpu(cpus: &[usize], thread: usize, threads: usize) -> Option<usize> {
+    match cpus.len() {
+        0 => None,
+        given if given >= threads => cpus.get((thread + threads - 1) % threads).copied(),
+        given => cpus.get((thread + given).saturating_sub(threads)).copied(),
     }
 }
 
@@ -128,6 +139,18 @@ const SLOTS_MAX: u64 = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_publishing_thread_has_the_last_processor_or_shares_the_first() {
+        let of = |cpus: &[usize], threads| {
+            (0..threads).map(|thread| cpu(cpus, thread, threads)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[], 2), [None, None]);
+        assert_eq!(of(&[5], 1), [Some(5)]);
+        assert_eq!(of(&[5], 2), [Some(5), Some(5)]);
+        assert_eq!(of(&[5, 6], 3), [Some(5), Some(5), Some(6)]);
+        assert_eq!(of(&[5, 6, 7], 3), [Some(7), Some(5), Some(6)]);
+    }
 
     #[test]
     fn churners_are_as_many_as_asked_and_spread() {

@@ -35,11 +35,12 @@ pub(crate) enum Command {
 /// What all commands share.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunFlags {
-    /// Threads, each with an io_uring of its own; more are taken where one ring's table of files is
-    /// too small
+    /// Receiving threads, each with an io_uring of its own; more are taken where one ring's table of
+    /// files is too small. Publishers have a further thread
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) threads: u16,
-    /// Processors for the threads, in order: 0,1
+    /// Processors of the receiving threads, in order; one more is the publishing thread's, else that
+    /// shares the first: 0,1
     #[arg(long, value_delimiter = ',', value_name = "CPU,…")]
     pub(crate) cpus: Vec<usize>,
     /// Connections begun per second; 0: as fast as they are answered

@@ -99,18 +99,16 @@ impl Schedule {
     }
 }
 
-/// Shares `clients` out over `threads`: stretches of equal length, so that each thread has its
-/// part of every group that is spread evenly, publishers first and all on thread 0.
+/// Shares `clients` out: all publishers, if there are any, to a thread of their own, which is the
+/// first, so that receiving does not delay publishing; the others in stretches of equal length
+/// over `threads` more, so that each has its part of every group that is spread evenly.
 pub(crate) fn share(clients: &[ClientPlan], threads: usize) -> Vec<Vec<ClientPlan>> {
-    let mut shares = vec![Vec::with_capacity(clients.len() / threads + 1); threads];
-    let is_publisher = |client: &&ClientPlan| matches!(client.role, Role::Publisher(_));
-    shares[0].extend(clients.iter().filter(is_publisher));
-    let others: Vec<_> = clients.iter().filter(|client| !is_publisher(client)).copied().collect();
-    for (thread, share) in shares.iter_mut().enumerate() {
-        let end = |thread: usize| others.len() * thread / threads;
-        share.extend_from_slice(&others[end(thread)..end(thread + 1)]);
-    }
-    shares
+    let (publishers, others): (Vec<_>, Vec<_>) =
+        clients.iter().copied().partition(|client| matches!(client.role, Role::Publisher(_)));
+    let end = |thread: usize| others.len() * thread / threads;
+    let shares = (0..threads).map(|thread| others[end(thread)..end(thread + 1)].to_vec());
+    let publishing = (!publishers.is_empty()).then_some(publishers);
+    publishing.into_iter().chain(shares).collect()
 }
 
 #[cfg(test)]
@@ -133,7 +131,8 @@ mod tests {
         let mut clients = vec![ClientPlan { role: subscriber, group: 0 }; 10];
         clients.push(ClientPlan { role: Role::Publisher(0), group: 1 });
         let shares = share(&clients, 3);
-        assert_eq!(shares.iter().map(Vec::len).collect::<Vec<_>>(), [4, 3, 4]);
+        assert_eq!(shares.iter().map(Vec::len).collect::<Vec<_>>(), [1, 3, 3, 4]);
         assert_eq!(shares[0][0].role, Role::Publisher(0));
+        assert_eq!(share(&clients[..10], 2).len(), 2);
     }
 }

@@ -210,11 +210,11 @@ impl std::fmt::Display for Quantity {
 
 /// 2024-08-08 00:00 UTC, ms since 1970.
 const OPEN_MS: u64 = 1_723_075_200_000;
-/// Bursts last 200 ms on average, calms 3 s; the factors make the mean rate come out as asked:
-/// (200 × 6 + 3000 × 0.667) / 3200 = 1.
-const BURST_NS: f64 = 200e6;
-const CALM_NS: f64 = 3000e6;
-const BURST_FACTOR: f64 = 6.0;
+/// Bursts last 100 ms on average, calms 900 ms; the factors make the mean rate come out as asked:
+/// (100 × 4 + 900 × 0.667) / 1000 = 1.
+const BURST_NS: f64 = 100e6;
+const CALM_NS: f64 = 900e6;
+const BURST_FACTOR: f64 = 4.0;
 const CALM_FACTOR: f64 = 2.0 / 3.0;
 const LEVELS_MAX: usize = 100;
 
@@ -249,7 +249,7 @@ mod tests {
         }
         assert!(ticks.is_sorted_by_key(|tick| tick.at_ns));
         let seconds = ticks.last().map_or(0.0, |tick| tick.at_ns as f64 / 1e9);
-        assert!((40.0..90.0).contains(&seconds), "{seconds} s for 60 s of ticks");
+        assert!((50.0..72.0).contains(&seconds), "{seconds} s for 60 s of ticks");
         let of = |instrument| ticks.iter().filter(|tick| tick.topic / 3 == instrument).count();
         assert!(of(0) > 2 * of(3) && of(9) > 0, "{} {} {}", of(0), of(3), of(9));
         assert_eq!(Market::new(10, 1.0, 1).topics()[4], "md.S0001.bookTicker");

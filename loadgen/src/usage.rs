@@ -9,6 +9,8 @@ use crate::clock::{now_ns, thread_cpu_ns};
 /// Use of one thread over the measured window, ns.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub(crate) struct Usage {
+    /// This is the thread that publishes.
+    pub(crate) publishes: bool,
     /// Wall-clock length of the window.
     pub(crate) wall_ns: u64,
     /// Spent on a processor.
@@ -46,6 +48,7 @@ impl UsageWindow {
     pub(crate) fn usage(&self) -> Usage {
         match (&self.begin, &self.end) {
             (Some((begin, _)), Some((end, _))) => Usage {
+                publishes: false,
                 wall_ns: end.wall_ns - begin.wall_ns,
                 cpu_ns: end.cpu_ns - begin.cpu_ns,
                 queued_ns: end.queued_ns.saturating_sub(begin.queued_ns),
@@ -86,5 +89,10 @@ fn reading() -> Usage {
     // "<on cpu ns> <waiting ns> <slices>"; absent without CONFIG_SCHEDSTATS.
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let queued = schedstat.split_whitespace().nth(1).and_then(|field| field.parse().ok());
-    Usage { wall_ns: now_ns(), cpu_ns: thread_cpu_ns(), queued_ns: queued.unwrap_or(0) }
+    Usage {
+        publishes: false,
+        wall_ns: now_ns(),
+        cpu_ns: thread_cpu_ns(),
+        queued_ns: queued.unwrap_or(0),
+    }
 }

@@ -233,10 +233,11 @@ impl Report {
                 self.published.late_ns_max as f64 / 1e6
             ));
         }
-        for (thread, usage) in self.threads.iter().enumerate() {
+        for usage in &self.threads {
+            let what = if usage.publishes { "publishing" } else { "receiving" };
             if usage.busy_share() > OWN_BUSY_SHARE_MAX {
                 self.notes.push(format!(
-                    "thread {thread} of the load generator was itself the limit ({:.0} % busy): \
+                    "a {what} thread of the load generator was itself the limit ({:.0} % busy): \
                      latencies and rates are at least partly its own",
                     usage.busy_share() * 100.0
                 ));

@@ -182,10 +182,11 @@ fn cost(out: &mut String, report: &Report) {
             None => writeln!(out),
         };
     }
-    for (thread, usage) in report.threads.iter().enumerate() {
+    for usage in &report.threads {
+        let what = if usage.publishes { "publishing" } else { "receiving" };
         let _ = writeln!(
             out,
-            "loadgen       thread {thread}: {:.0} % on a processor, {:.0} % waiting for one",
+            "loadgen       {what} thread: {:.0} % on a processor, {:.0} % waiting for one",
             usage.cpu_ns as f64 * 100.0 / usage.wall_ns.max(1) as f64,
             usage.queued_ns as f64 * 100.0 / usage.wall_ns.max(1) as f64
         );

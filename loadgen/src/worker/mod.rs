@@ -23,7 +23,7 @@ use crate::judge::Judge;
 use crate::plan::{Role, WorkerPlan};
 use crate::shared::{Phase, Progress, Shared};
 use crate::source::{NEVER, Source, masks};
-use crate::usage::UsageWindow;
+use crate::usage::{Usage, UsageWindow};
 
 /// Why a thread gave up.
 #[derive(Debug, Error)]
@@ -302,7 +302,7 @@ impl Worker {
             self.outcome.tally.merge(&source.tally(now));
         }
         self.show_progress();
-        self.outcome.usage = self.usage.usage();
+        self.outcome.usage = Usage { publishes: !self.sources.is_empty(), ..self.usage.usage() };
         self.outcome.window_messages = self.usage.messages();
         self.outcome
     }
