@@ -125,3 +125,20 @@ pub(crate) fn nonce(seed: u64, number: u32, generation: u32) -> [u8; 16] {
     nonce[12..].copy_from_slice(&generation.to_le_bytes());
     nonce
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_takes_little_memory() {
+        assert!(size_of::<Client>() <= 192, "{} bytes", size_of::<Client>());
+    }
+
+    #[test]
+    fn no_two_lives_share_a_nonce() {
+        let nonces = [nonce(1, 0, 0), nonce(1, 0, 1), nonce(1, 1, 0), nonce(2, 0, 0)];
+        let different: std::collections::HashSet<_> = nonces.iter().collect();
+        assert_eq!(different.len(), nonces.len());
+    }
+}

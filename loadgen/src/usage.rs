@@ -85,6 +85,13 @@ pub(crate) fn sharpen_timers() {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 
+/// Lets the calling thread run before others as soon as it wakes, where that is allowed
+/// (CAP_SYS_NICE): the publishing thread sleeps nearly always, and stands for the outside world.
+pub(crate) fn go_first() {
+    // Without it publications are a little later, which the figures show.
+    let _ = rustix::process::setpriority_process(None, FIRST_NICE);
+}
+
 fn reading() -> Usage {
     // "<on cpu ns> <waiting ns> <slices>"; absent without CONFIG_SCHEDSTATS.
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
@@ -96,3 +103,5 @@ fn reading() -> Usage {
         queued_ns: queued.unwrap_or(0),
     }
 }
+
+const FIRST_NICE: i32 = -10;

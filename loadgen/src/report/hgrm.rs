@@ -33,7 +33,7 @@ pub(super) fn text(histogram: &Histogram<u64>) -> String {
         unit(histogram.max() as f64),
         histogram.len(),
         histogram.buckets(),
-        1 << (histogram.sigfig() * 4 - 1).min(11),
+        (2 * 10u64.pow(u32::from(histogram.sigfig()))).next_power_of_two(),
     );
     out
 }

@@ -75,6 +75,9 @@ impl Worker {
             crate::usage::stay_on(cpu).map_err(|error| WorkerError::Affinity { cpu, error })?;
         }
         crate::usage::sharpen_timers();
+        if !sources.is_empty() {
+            crate::usage::go_first();
+        }
         let slots = plan.clients.len().max(1) as u32;
         let mut ring = Ring::new(slots, RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES)?;
         ring.watch(shared.progress[plan.thread].wake_fd())?;
