@@ -185,7 +185,7 @@ pub(crate) struct ReplayFlags {
 /// `loadgen synth`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SynthFlags {
-    /// Instruments, each with the topics md.<SYMBOL>.trade, .bookTicker and .depth
+    /// Instruments, each with the topics md.SYMBOL.trade, .bookTicker and .depth
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) symbols: u16,
     /// Ticks per second on average; bursts go to several times that

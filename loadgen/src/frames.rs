@@ -194,6 +194,7 @@ const PARTIAL_BYTES_KEPT: usize = 512;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use uringcast_protocol::CloseCode;
     use uringcast_protocol::writer::{write_close, write_frame, write_message, write_ping};
 
@@ -229,6 +230,30 @@ mod tests {
                 assert_eq!(got, whole, "split at {first} and {second}");
                 assert!(frames.partial.is_empty() && frames.fragments.is_none());
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_the_same_however_they_are_cut(
+            bytes in proptest::collection::vec(prop_oneof![
+                Just(0x81u8), Just(0x82), Just(0x01), Just(0x80), Just(0x00), Just(0x89), 0u8..20, any::<u8>(),
+            ], 0..200),
+            cut: proptest::sample::Index,
+        ) {
+            let feed = |parts: &[&[u8]]| {
+                let (mut frames, mut got, mut error) = (Frames::default(), Vec::new(), None);
+                for part in parts {
+                    if error.is_none() {
+                        let fed = frames.feed(part, |frame| got.push(format!("{frame:?}")));
+                        error = fed.err().map(|error| error.to_string());
+                    }
+                }
+                (got, error)
+            };
+            let cut = cut.index(bytes.len() + 1);
+            let (whole, parts) = (feed(&[&bytes]), feed(&[&bytes[..cut], &bytes[cut..]]));
+            prop_assert_eq!(whole, parts);
         }
     }
 

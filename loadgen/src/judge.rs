@@ -192,6 +192,10 @@ impl Seen {
     fn advance(&mut self, expected: u64, number: u64) {
         let first = expected.max(self.base) - self.base;
         let end = (number + 1).saturating_sub(self.base);
+        if end > SEEN_MAX {
+            // Never published: the ledger has counted it.
+            return;
+        }
         if self.counts.len() < end as usize {
             self.counts.resize(end as usize, 0);
         }
@@ -218,6 +222,9 @@ impl Seen {
         }
     }
 }
+
+/// More publications are never outstanding (--outstanding goes to 100,000).
+const SEEN_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

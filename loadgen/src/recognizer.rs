@@ -271,6 +271,17 @@ mod tests {
         assert_eq!(recognizer.recognize(&ledger, 0, br#"{"x":4}"#), Recognized::Unknown);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_wrapper_is_cut_or_refused(
+            middle in "[a-z\",:0-9{}]{0,60}", bytes: Vec<u8>,
+        ) {
+            let _ = Wrapper::cut(&bytes);
+            let near = format!("{{\"topic\":\"a\",\"seq\":{middle},\"data\":{middle}}}");
+            let _ = Wrapper::cut(near.as_bytes());
+        }
+    }
+
     #[test]
     fn the_wrapper_must_name_the_topic_and_its_number() {
         let (mut recognizer, ledger) = setting(LINES, true);

@@ -239,6 +239,11 @@ impl Ledger {
         let expected = self.next[cell];
         let kind = self.streams.kinds[usize::from(stream)];
         if number > expected {
+            if number - expected > GAP_MAX {
+                // No gap is that long: the number itself is damaged.
+                self.faults.damaged += 1;
+                return Verdict::Faulty;
+            }
             self.next[cell] = number + 1;
             match kind {
                 StreamKind::Value => self.faults.skipped += number - expected,
@@ -273,7 +278,7 @@ impl Ledger {
     }
 
     fn note_missed(&mut self, missed: Missed) {
-        self.faults.lost += missed.to - missed.from + 1;
+        self.faults.lost = self.faults.lost.saturating_add(missed.to - missed.from + 1);
         let is_full = self.missed.len() >= MISSED_MAX;
         match self.missed.last_mut() {
             Some(last)
@@ -313,6 +318,8 @@ impl Ledger {
 const FRESH: u64 = u64::MAX;
 /// Not among those wanted.
 const NO_COLUMN: u16 = u16::MAX;
+/// The longest gap believed: an hour of a million publications a second.
+const GAP_MAX: u64 = 1 << 32;
 /// Ranges listed per thread, and gaps open at a time; more are only counted.
 pub(crate) const MISSED_MAX: usize = 200_000;
 
@@ -367,6 +374,15 @@ mod tests {
         assert!(ledger.is_complete(1, |_| 10));
         ledger.settle(1, |_| 13);
         assert_eq!((ledger.faults.lost, ledger.faults.skipped), (1, 10));
+    }
+
+    #[test]
+    fn a_number_beyond_reason_is_damage_and_changes_nothing() {
+        let mut ledger = ledger(StreamKind::Event);
+        ledger.expect_all(0);
+        assert_eq!(ledger.observe(0, 0, 1 << 47), Verdict::Faulty);
+        assert_eq!(ledger.observe(0, 0, 0), Verdict::Advanced);
+        assert_eq!(ledger.faults, Faults { damaged: 1, ..Faults::default() });
     }
 
     #[test]
