@@ -92,6 +92,7 @@ pub(crate) fn run(
     // Before the threads, which inherit that the signals are held back.
     let interrupts = Interrupts::catch().map_err(RunError::Spawn)?;
     let total: usize = jobs.iter().map(|job| job.plan.clients.len()).sum();
+    let is_idle = jobs.iter().all(|job| job.sources.is_empty());
     let begun_ns = now_ns();
     let threads = jobs.into_iter().map(|job| spawn(job, shared)).collect::<Result<Vec<_>, _>>()?;
     let run = Run { shared, interrupts, quiet };
@@ -118,7 +119,10 @@ pub(crate) fn run(
     }
     let messages = outcomes.iter().map(|outcome| outcome.window_messages).sum();
     let server = server.map(|(begin, end)| ServerUsage {
-        rss_bytes_per_connection: footing.and_then(|footing| footing.per_connection(&end, opened)),
+        // With traffic the difference would be buffers, not connections.
+        rss_bytes_per_connection: footing
+            .filter(|_| is_idle)
+            .and_then(|footing| footing.per_connection(&end, opened)),
         ..between(&begin, &end, window_ns, messages)
     });
     Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete })

@@ -37,7 +37,8 @@ pub(crate) struct ServerUsage {
     pub(crate) user_share: f64,
     /// Resident memory at the end, bytes.
     pub(crate) rss_bytes: u64,
-    /// What each connection beyond the first 1,000 added to it, bytes; if there were enough.
+    /// What each connection beyond the first 1,000 added to it, bytes; if there were
+    /// enough, and nothing was published.
     pub(crate) rss_bytes_per_connection: Option<f64>,
     /// Processor time per message received while measuring, ns.
     pub(crate) cpu_ns_per_delivery: f64,
