@@ -9,15 +9,17 @@
 /// Masks or unmasks `data` where it lies; returns the phase at its end (0–3).
 #[inline]
 pub fn mask_in_place(data: &mut [u8], key: [u8; 4], phase: usize) -> usize {
-    let (turned, word_key) = turn(key, phase);
+    let word_key = turn(key, phase);
     let end = phase.wrapping_add(data.len()) & 3;
     let (words, tail) = data.as_chunks_mut::<8>();
     for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ word_key).to_ne_bytes();
+        *word = (u64::from_le_bytes(*word) ^ word_key).to_le_bytes();
     }
     // Whole words are two whole keys, so the tail begins where the data did.
-    for (byte, key_byte) in tail.iter_mut().zip(turned.iter().cycle()) {
-        *byte ^= key_byte;
+    let mut rest = word_key;
+    for byte in tail {
+        *byte ^= rest as u8;
+        rest >>= 8;
     }
     end
 }
@@ -29,14 +31,16 @@ pub fn mask_in_place(data: &mut [u8], key: [u8; 4], phase: usize) -> usize {
 #[inline]
 pub fn mask_into(src: &[u8], dst: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     assert_eq!(src.len(), dst.len(), "mask_into wants two slices of one length");
-    let (turned, word_key) = turn(key, phase);
+    let word_key = turn(key, phase);
     let (src_words, src_tail) = src.as_chunks::<8>();
     let (dst_words, dst_tail) = dst.as_chunks_mut::<8>();
     for (from, to) in src_words.iter().zip(dst_words) {
-        *to = (u64::from_ne_bytes(*from) ^ word_key).to_ne_bytes();
+        *to = (u64::from_le_bytes(*from) ^ word_key).to_le_bytes();
     }
-    for ((from, to), key_byte) in src_tail.iter().zip(dst_tail).zip(turned.iter().cycle()) {
-        *to = from ^ key_byte;
+    let mut rest = word_key;
+    for (from, to) in src_tail.iter().zip(dst_tail) {
+        *to = from ^ rest as u8;
+        rest >>= 8;
     }
     phase.wrapping_add(src.len()) & 3
 }
@@ -49,13 +53,11 @@ pub fn mask_bytewise(data: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     phase.wrapping_add(data.len()) & 3
 }
 
-/// The key beginning at the phase, as four bytes and as a word of two keys.
+/// The key beginning at the phase, twice: the first byte to use is the lowest.
 #[inline]
-fn turn(key: [u8; 4], phase: usize) -> ([u8; 4], u64) {
-    let mut turned = key;
-    turned.rotate_left(phase & 3);
-    let half = u64::from(u32::from_ne_bytes(turned));
-    (turned, half << 32 | half)
+fn turn(key: [u8; 4], phase: usize) -> u64 {
+    let half = u64::from(u32::from_le_bytes(key).rotate_right(8 * (phase & 3) as u32));
+    half << 32 | half
 }
 
 #[cfg(test)]
