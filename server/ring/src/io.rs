@@ -91,6 +91,9 @@ pub enum Completion<B> {
     Readable {
         /// Whose.
         token: Token,
+        /// A hang-up or an error was seen (too): input that came before it is received first, and
+        /// no other event tells of it.
+        hung_up: bool,
     },
     /// A multishot poll is no longer armed (cancelled, or the kernel ended it).
     PollEnded {

@@ -198,7 +198,11 @@ impl Ring {
                     listener.complete(index as usize, result, &mut self.queues, out);
                 }
             }
-            Kind::PollReadable if more => out.push(Completion::Readable { token }),
+            Kind::PollReadable if more => {
+                let hung_up =
+                    result & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0;
+                out.push(Completion::Readable { token, hung_up });
+            }
             Kind::PollReadable => out.push(Completion::PollEnded { token, readable: result > 0 }),
             Kind::PollWritable => {
                 // An error of the poll itself is the socket's, and sending will find it.

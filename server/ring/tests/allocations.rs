@@ -83,7 +83,7 @@ fn a_steady_state_allocates_nothing() {
             ring.wait(Some(Duration::from_secs(5)), &mut out).unwrap();
             for told in out.drain(..) {
                 match told {
-                    Completion::Readable { token } => {
+                    Completion::Readable { token, .. } => {
                         ring.receive(slots[token.index as usize], token);
                     }
                     Completion::Received { data, .. } => {

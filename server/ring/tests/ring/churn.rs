@@ -47,7 +47,7 @@ impl World {
 
     fn hear(&mut self, told: Told<Buffer>) {
         match told {
-            Told::Readable { token } => self.is_armed(Operation::PollReadable, token),
+            Told::Readable { token, .. } => self.is_armed(Operation::PollReadable, token),
             Told::PollEnded { token, .. } => self.end(Operation::PollReadable, token),
             Told::Writable { token, .. } => self.end(Operation::PollWritable, token),
             Told::Received { token, data, armed } => {

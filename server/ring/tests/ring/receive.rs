@@ -25,7 +25,7 @@ fn what_is_there_then_nothing_then_the_end() {
     assert!(matches!(server.one(), Told::ReceiveEnded { end: ReceiveEnd::Again, .. }));
     server.ring.poll_readable(slot, token(1));
     speak(&mut client, b"hello");
-    assert!(matches!(server.one(), Told::Readable { token: t } if t == token(1)));
+    assert!(matches!(server.one(), Told::Readable { token: t, .. } if t == token(1)));
     server.ring.receive(slot, token(1));
     match server.one() {
         Told::Received { token: t, data, armed: false } => {
@@ -201,11 +201,11 @@ fn a_late_completion_carries_its_own_generation() {
     server.ring.poll_readable(again, new);
     server.silent();
     second.write_all(b"x").unwrap();
-    assert!(matches!(server.one(), Told::Readable { token } if token == new));
+    assert!(matches!(server.one(), Told::Readable { token, .. } if token == new));
     drop(client);
     // The low 24 bits of it.
     let told = server.one();
-    let Told::Readable { token } = told else { panic!("{told:?}") };
+    let Told::Readable { token, .. } = told else { panic!("{told:?}") };
     assert_eq!(token, Token { index: 5, generation: 1 });
     server.ring.cancel(Operation::PollReadable, old);
     assert!(matches!(server.one(), Told::PollEnded { token, .. } if token.generation == 1));

@@ -148,7 +148,7 @@ fn more_sends_than_the_queue_holds_after_more_polls_than_it_holds() {
             for told in server.told(1) {
                 match told {
                     // The second where the queue had no room for one more and the poll.
-                    Told::Readable { token } | Told::PollEnded { token, readable: true } => {
+                    Told::Readable { token, .. } | Told::PollEnded { token, readable: true } => {
                         readable[token.index as usize] += 1;
                     }
                     Told::Accepted { .. } => accepted += 1,
@@ -188,7 +188,7 @@ fn completions_beyond_the_queue_are_all_told() {
         .iter()
         .map(|told| match told {
             // The second where the queue had no room for one more and the poll.
-            Told::Readable { token } | Told::PollEnded { token, readable: true } => token.index,
+            Told::Readable { token, .. } | Told::PollEnded { token, readable: true } => token.index,
             other => panic!("{other:?}"),
         })
         .collect();
