@@ -4,8 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod counters;
+pub mod home;
 pub mod ids;
 pub mod mail;
+pub mod publication;
 pub mod settings;
 pub mod shared;
+pub mod topics;

@@ -36,12 +36,18 @@ pub enum Mail {
         /// The number the publication got.
         seq: u64,
     },
-    /// From the control thread to every shard: forget this topic.
+    /// From the control thread to every shard: forget this topic. Its home does, the others answer
+    /// no.
     DeleteTopic {
         /// The topic's name.
         topic: Box<str>,
         /// The control thread's number of the request.
         ticket: u64,
+    },
+    /// From a topic's home to every other shard: forget it, in the order of its publications.
+    Forget {
+        /// The topic's name.
+        topic: Box<str>,
     },
     /// From the control thread: a question, answered by [`Mail::Answer`] with the same ticket.
     Ask {

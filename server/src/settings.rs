@@ -121,7 +121,7 @@ impl Default for Settings {
             patterns_max: 10_000,
             lanes_max: 100_000,
             subscriptions_max: 1_024,
-            lag_bytes_max: 1 << 20,
+            lag_bytes_max: 4 << 20,
             lag_messages_max: 10_000,
             log_bytes_max: 1 << 30,
             overload_rotation: Duration::from_millis(100),

@@ -1,0 +1,399 @@
+//! To whom: topics, the patterns that match them, interests, and the lanes that carry them.
+//!
+//! Knows: names, patterns, interests, lanes and their logs, last values. Must not know: sockets,
+//! sessions, the ring's operations, or connections beyond their numbers.
+
+pub mod lane;
+pub mod log;
+pub mod names;
+pub mod sweep;
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher as _, RandomState},
+};
+
+use hashbrown::HashTable;
+use slab::Slab;
+use uringcast_protocol::topic_name::Pattern;
+use uringcast_ring::pool::Pool;
+
+use crate::{
+    ids::{EntryId, LaneId, TopicId},
+    publication::{Format, Publication},
+    topics::{
+        lane::{Lane, Member},
+        log::LogMemory,
+        names::{Full, Names},
+    },
+};
+
+/// Lanes with at most so many subscribers wait in the queue of the few.
+const FEW_SUBSCRIBERS_MAX: usize = 32;
+
+/// What appending a publication did.
+#[derive(Debug, Default)]
+pub struct Appended {
+    /// Lanes that could not take it: the pool is at its bound.
+    pub failed: Vec<LaneId>,
+    /// Lanes in which a blocked subscriber may have passed its lag bound.
+    pub lagging: Vec<LaneId>,
+}
+
+/// The lag bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct LagBounds {
+    /// Bytes appended since the socket was full.
+    pub bytes_max: u64,
+    /// Messages appended since the socket was full.
+    pub messages_max: u64,
+}
+
+/// A shard's topics.
+#[derive(Debug)]
+pub struct Topics {
+    /// Names and entries.
+    pub names: Names,
+    /// What the lanes' logs share.
+    pub memory: LogMemory,
+    /// Filled by [`Self::publish`]; the shard acts on it and clears it.
+    pub appended: Appended,
+    lanes: Slab<Lane>,
+    lanes_by_interest: HashTable<u32>,
+    lanes_max: usize,
+    lag: LagBounds,
+    /// Lanes with something to send, those of few subscribers and those of many; they take turns.
+    few: VecDeque<LaneId>,
+    many: VecDeque<LaneId>,
+    many_next: bool,
+    /// Publications appended on this shard.
+    count: u64,
+    interest_seeds: [RandomState; 2],
+}
+
+impl Topics {
+    /// None yet.
+    pub fn new(names: Names, pool: Pool, lanes_max: u32, lag: LagBounds) -> Self {
+        Self {
+            names,
+            memory: LogMemory::new(pool),
+            appended: Appended::default(),
+            lanes: Slab::new(),
+            lanes_by_interest: HashTable::new(),
+            lanes_max: lanes_max as usize,
+            lag,
+            few: VecDeque::new(),
+            many: VecDeque::new(),
+            many_next: false,
+            count: 0,
+            interest_seeds: [RandomState::new(), RandomState::new()],
+        }
+    }
+
+    /// Publications appended on this shard.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// How many lanes there are.
+    pub fn lanes_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// A lane that exists.
+    pub fn lane(&self, id: LaneId) -> &Lane {
+        &self.lanes[id.0 as usize]
+    }
+
+    /// A lane, if it exists.
+    pub fn lane_if(&self, id: LaneId) -> Option<&Lane> {
+        self.lanes.get(id.0 as usize)
+    }
+
+    /// A lane that exists, to be changed, and the memory that its log needs for that.
+    pub fn lane_mut(&mut self, id: LaneId) -> (&mut Lane, &mut LogMemory) {
+        (&mut self.lanes[id.0 as usize], &mut self.memory)
+    }
+
+    /// All lanes.
+    pub fn lanes(&self) -> impl Iterator<Item = (LaneId, &Lane)> {
+        self.lanes.iter().map(|(key, lane)| (LaneId(key as u32), lane))
+    }
+
+    /// Appends an ordered publication of `topic` to every lane that wants it, and makes it the
+    /// topic's last value. [`Self::appended`] says what else there is to do.
+    pub fn publish(&mut self, id: TopicId, publication: &Publication, now_ns: u64) {
+        self.count += 1;
+        self.names.set_last(id, publication, self.count);
+        let topic = self.names.topic(id);
+        for &entry in &topic.entries {
+            for &lane_id in &self.names.entry(entry).lanes {
+                let lane = &mut self.lanes[lane_id.0 as usize];
+                match lane.append(publication, id, self.count, now_ns, &mut self.memory) {
+                    Ok(true) => {
+                        if lane.is_pending() && !lane.queued {
+                            lane.queued = true;
+                            if lane.subscribers.len() > FEW_SUBSCRIBERS_MAX {
+                                self.many.push_back(lane_id);
+                            } else {
+                                self.few.push_back(lane_id);
+                            }
+                        }
+                        if !lane.lag_marks.is_empty()
+                            && !lane.judged
+                            && lane.worst_lag(self.lag.bytes_max, self.lag.messages_max).is_some()
+                        {
+                            lane.judged = true;
+                            self.appended.lagging.push(lane_id);
+                        }
+                    }
+                    Ok(false) => {}
+                    Err(_) => self.appended.failed.push(lane_id),
+                }
+            }
+        }
+    }
+
+    /// Puts a lane into its queue if it has something to send.
+    pub fn enqueue(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(id.0 as usize) else { return };
+        if lane.queued || !lane.is_pending() {
+            return;
+        }
+        lane.queued = true;
+        if lane.subscribers.len() > FEW_SUBSCRIBERS_MAX {
+            self.many.push_back(id);
+        } else {
+            self.few.push_back(id);
+        }
+    }
+
+    /// Whether any lane has something to send.
+    pub fn has_pending(&self) -> bool {
+        !self.few.is_empty() || !self.many.is_empty()
+    }
+
+    /// Whose slice it is: one lane of many subscribers, or lanes of few, by turns. The lanes leave
+    /// their queue; [`Self::enqueue`] puts back those that have more.
+    pub fn slice(&mut self, lanes_max: usize, out: &mut Vec<LaneId>) {
+        out.clear();
+        let many = if self.few.is_empty() { true } else { !self.many.is_empty() && self.many_next };
+        self.many_next = !many;
+        let (queue, most) = if many { (&mut self.many, 1) } else { (&mut self.few, lanes_max) };
+        while out.len() < most
+            && let Some(id) = queue.pop_front()
+        {
+            // A lane that ended is still named here, and a new one may have its number: that one stands
+            // in the queue too if it is queued, but must have one turn only.
+            if let Some(lane) = self.lanes.get_mut(id.0 as usize)
+                && std::mem::take(&mut lane.queued)
+            {
+                out.push(id);
+            }
+        }
+    }
+
+    /// Puts a lane that had no room in its slice back to the front.
+    pub fn requeue_front(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(id.0 as usize) else { return };
+        if lane.queued || !lane.is_pending() {
+            return;
+        }
+        lane.queued = true;
+        self.few.push_front(id);
+    }
+
+    /// The entry of a name or pattern, made if need be. Without a lane it must be given back by
+    /// [`Names::release`].
+    ///
+    /// # Errors
+    /// There are as many patterns as may be.
+    pub fn entry_for(&mut self, pattern: &Pattern) -> Result<EntryId, Full> {
+        self.names.entry_for(pattern)
+    }
+
+    fn interest_hash<'a>(&self, entries: impl Iterator<Item = &'a EntryId>) -> u128 {
+        entries.fold(0_u128, |sum, entry| {
+            let high = u128::from(self.interest_seeds[0].hash_one(entry.0));
+            let low = u128::from(self.interest_seeds[1].hash_one(entry.0));
+            sum.wrapping_add(high << 64 | low)
+        })
+    }
+
+    /// The lane of an interest (entries by rising number, at least one), made if need be.
+    ///
+    /// # Errors
+    /// There are as many lanes as may be.
+    pub fn lane_for(&mut self, entries: &[EntryId], format: Format) -> Result<LaneId, Full> {
+        debug_assert!(entries.is_sorted() && !entries.is_empty(), "interests are sorted sets");
+        let hash = self.interest_hash(entries.iter());
+        if let Some(id) = self.find_lane(hash, entries, format) {
+            return Ok(id);
+        }
+        if self.lanes.len() >= self.lanes_max {
+            return Err(Full);
+        }
+        let id = LaneId(self.lanes.vacant_key() as u32);
+        let interest = entries.iter().map(|&entry| self.add_member(entry, id)).collect();
+        self.lanes.insert(Lane::new(format, interest, hash));
+        self.index_lane(id, hash);
+        Ok(id)
+    }
+
+    fn find_lane(&self, hash: u128, entries: &[EntryId], format: Format) -> Option<LaneId> {
+        self.lanes_by_interest
+            .find(hash as u64, |&key| {
+                let lane = &self.lanes[key as usize];
+                lane.interest_hash == hash
+                    && lane.format == format
+                    && lane.interest.iter().map(|m| m.entry).eq(entries.iter().copied())
+            })
+            .map(|&key| LaneId(key))
+    }
+
+    fn index_lane(&mut self, id: LaneId, hash: u128) {
+        let lanes = &self.lanes;
+        self.lanes_by_interest
+            .insert_unique(hash as u64, id.0, |&key| lanes[key as usize].interest_hash as u64);
+    }
+
+    fn unindex_lane(&mut self, id: LaneId) {
+        let hash = self.lanes[id.0 as usize].interest_hash as u64;
+        if let Ok(found) = self.lanes_by_interest.find_entry(hash, |&key| key == id.0) {
+            found.remove();
+        }
+    }
+
+    fn add_member(&mut self, entry: EntryId, lane: LaneId) -> Member {
+        let lanes = &mut self.names.entry_mut(entry).lanes;
+        lanes.push(lane);
+        Member { entry, place: lanes.len() as u32 - 1 }
+    }
+
+    /// Takes a lane out of an entry's list; the lane that takes over its place learns so.
+    fn remove_member(&mut self, member: Member) {
+        let lanes = &mut self.names.entry_mut(member.entry).lanes;
+        lanes.swap_remove(member.place as usize);
+        if let Some(&moved) = lanes.get(member.place as usize) {
+            let interest = &mut self.lanes[moved.0 as usize].interest;
+            if let Ok(at) = interest.binary_search_by_key(&member.entry, |m| m.entry) {
+                interest[at].place = member.place;
+            }
+        }
+        self.names.release(member.entry);
+    }
+
+    /// Gives a lane another interest, in place: only for a lane that one connection has, and only
+    /// where no other lane has that interest. `false` if one has.
+    pub fn change_interest(&mut self, id: LaneId, entries: &[EntryId]) -> bool {
+        let hash = self.interest_hash(entries.iter());
+        let format = self.lanes[id.0 as usize].format;
+        if entries.is_empty() || self.find_lane(hash, entries, format).is_some() {
+            return false;
+        }
+        self.unindex_lane(id);
+        let old = std::mem::take(&mut self.lanes[id.0 as usize].interest);
+        let kept = |entry: &EntryId| old.binary_search_by_key(entry, |m| m.entry);
+        let mut interest = Vec::with_capacity(entries.len());
+        for entry in entries {
+            interest.push(match kept(entry) {
+                Ok(at) => old[at],
+                Err(_) => self.add_member(*entry, id),
+            });
+        }
+        self.lanes[id.0 as usize].interest = interest;
+        for gone in old.iter().filter(|m| entries.binary_search(&m.entry).is_err()) {
+            // The place may have moved since `old` was taken: the list itself knows.
+            let lanes = &self.names.entry(gone.entry).lanes;
+            if let Some(place) = lanes.iter().position(|&lane| lane == id) {
+                self.remove_member(Member { entry: gone.entry, place: place as u32 });
+            }
+        }
+        self.lanes[id.0 as usize].interest_hash = hash;
+        self.index_lane(id, hash);
+        true
+    }
+
+    /// Drops a lane that nobody needs any more, and the entries that only it had.
+    pub fn release_lane(&mut self, id: LaneId) {
+        if self.lanes.get(id.0 as usize).is_none_or(|lane| !lane.is_unused()) {
+            return;
+        }
+        self.unindex_lane(id);
+        let mut lane = self.lanes.remove(id.0 as usize);
+        lane.log.clear(&mut self.memory);
+        for &member in &lane.interest {
+            self.remove_member(member);
+        }
+    }
+
+    /// How many subscribers a topic has, by whatever entry; each once.
+    pub fn subscribers_of(&self, id: TopicId) -> u64 {
+        let mut lanes: Vec<_> = self
+            .names
+            .topic(id)
+            .entries
+            .iter()
+            .flat_map(|&entry| self.names.entry(entry).lanes.iter().copied())
+            .collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        lanes
+            .iter()
+            .map(|&lane| self.lane(lane))
+            .map(|lane| lane.subscribers.len() as u64 + u64::from(lane.sweeping))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uringcast_protocol::opcode::Opcode;
+    use uringcast_ring::pool::Pool;
+
+    use super::*;
+    use crate::{
+        publication::{self, Order, PayloadContent},
+        settings::{Content, Kind},
+    };
+
+    fn subscribed(topics: &mut Topics, connection: u32) -> LaneId {
+        let pattern = Pattern::parse("t").expect("a name");
+        let entry = topics.entry_for(&pattern).expect("room");
+        let lane = topics.lane_for(&[entry], Format::Raw).expect("room");
+        let index = topics.lane_mut(lane).0.join(connection, connection);
+        topics.lane_mut(lane).0.hold(index, false);
+        lane
+    }
+
+    fn publish(topics: &mut Topics, topic: TopicId, seq: u64) {
+        let pool = &mut topics.memory.pool;
+        let draft = publication::draft(pool, "t", 1, PayloadContent::Json, Opcode::Text, b"1");
+        let order = Order { epoch: 1, seq, ts_us: 0 };
+        let publication =
+            publication::order(pool, draft.expect("room"), order, &mut Vec::new()).expect("room");
+        topics.publish(topic, &publication, 1);
+    }
+
+    /// Regression: two visits in one batch would have sent everything twice.
+    #[test]
+    fn a_lane_that_takes_over_a_number_has_one_turn() {
+        let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20 };
+        let names = Names::new(1, 10, 10);
+        let mut topics = Topics::new(names, Pool::unregistered(), 10, lag);
+        let hash = topics.names.hash("t");
+        let topic = topics.names.create("t", hash, Kind::Event, Content::Auto, 1).expect("room");
+        let first = subscribed(&mut topics, 1);
+        publish(&mut topics, topic, 1);
+        let (lane, memory) = topics.lane_mut(first);
+        lane.leave(0, memory);
+        topics.release_lane(first);
+        let second = subscribed(&mut topics, 2);
+        assert_eq!(first, second, "the number is used again");
+        publish(&mut topics, topic, 2);
+        let mut slice = Vec::new();
+        topics.slice(256, &mut slice);
+        assert_eq!(slice, [second]);
+        assert!(!topics.has_pending());
+    }
+}

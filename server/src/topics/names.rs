@@ -1,0 +1,299 @@
+//! Topics by name, the entries of interests (exact names and patterns), and which meet which.
+//!
+//! Knows: names, what a topic's last publication was, which entries match it. Must not know: lanes
+//! beyond their numbers, subscribers, sockets.
+
+use hashbrown::HashTable;
+use slab::Slab;
+use uringcast_protocol::topic_name::Pattern;
+
+use crate::{
+    home::topic_hash,
+    ids::{EntryId, LaneId, TopicId},
+    publication::Publication,
+    settings::{Content, Kind},
+};
+
+/// A topic on this shard.
+#[derive(Debug)]
+pub struct Topic {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its name's hash.
+    pub hash: u64,
+    /// What may happen to subscribers that lag.
+    pub kind: Kind,
+    /// What its payloads are.
+    pub content: Content,
+    /// New when a topic is made, also when it is made again.
+    pub epoch: u64,
+    /// The last publication's number, 0 before the first.
+    pub seq: u64,
+    /// At the topic's home: the publisher's own number of the last publication.
+    pub pub_seq: Option<u64>,
+    /// The last publication.
+    pub last: Option<Publication>,
+    /// The shard's count of publications at the last one.
+    pub last_count: u64,
+    /// The same at the one before.
+    pub previous_count: u64,
+    /// The entries that match it.
+    pub entries: Vec<EntryId>,
+}
+
+/// An exact name or pattern that someone is subscribed to.
+#[derive(Debug)]
+pub struct Entry {
+    /// The name or pattern.
+    pub pattern: Pattern,
+    hash: u64,
+    /// The topics it matches, by rising number.
+    pub topics: Vec<TopicId>,
+    /// The lanes whose interest it is part of.
+    pub lanes: Vec<LaneId>,
+}
+
+/// A bound was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// All names of a shard.
+#[derive(Debug)]
+pub struct Names {
+    seed: u64,
+    topics_max: usize,
+    patterns_max: usize,
+    topics: Slab<Topic>,
+    topics_by_name: HashTable<u32>,
+    entries: Slab<Entry>,
+    entries_by_name: HashTable<u32>,
+    /// The entries that are patterns.
+    patterns: Vec<EntryId>,
+    /// Blocks of all topics' last values, bytes.
+    last_bytes: usize,
+}
+
+/// With so many bytes of last values no new topic is made.
+pub const LAST_BYTES_MAX: usize = 256 << 20;
+
+impl Names {
+    /// None yet. `seed` is the process's for topic hashes.
+    pub fn new(seed: u64, topics_max: u32, patterns_max: u32) -> Self {
+        Self {
+            seed,
+            topics_max: topics_max as usize,
+            patterns_max: patterns_max as usize,
+            topics: Slab::new(),
+            topics_by_name: HashTable::new(),
+            entries: Slab::new(),
+            entries_by_name: HashTable::new(),
+            patterns: Vec::new(),
+            last_bytes: 0,
+        }
+    }
+
+    /// The hash of a topic name.
+    pub fn hash(&self, name: &str) -> u64 {
+        topic_hash(self.seed, name)
+    }
+
+    /// How many topics there are.
+    pub fn topics_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// How many names and patterns someone is subscribed to.
+    pub fn entries_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many patterns someone is subscribed to.
+    pub fn patterns_count(&self) -> usize {
+        self.patterns.len()
+    }
+
+    /// A topic by its name and the name's hash.
+    pub fn find(&self, name: &str, hash: u64) -> Option<TopicId> {
+        self.topics_by_name
+            .find(hash, |&key| {
+                let topic = &self.topics[key as usize];
+                topic.hash == hash && *topic.name == *name
+            })
+            .map(|&key| TopicId(key))
+    }
+
+    /// A topic that exists.
+    pub fn topic(&self, id: TopicId) -> &Topic {
+        &self.topics[id.0 as usize]
+    }
+
+    /// A topic that exists, to be changed.
+    pub fn topic_mut(&mut self, id: TopicId) -> &mut Topic {
+        &mut self.topics[id.0 as usize]
+    }
+
+    /// A topic has a new last value.
+    pub fn set_last(&mut self, id: TopicId, publication: &Publication, count: u64) {
+        let topic = &mut self.topics[id.0 as usize];
+        topic.seq = publication.seq();
+        topic.previous_count = topic.last_count;
+        topic.last_count = count;
+        self.last_bytes += publication.frame().len();
+        if let Some(old) = topic.last.replace(publication.clone()) {
+            self.last_bytes -= old.frame().len();
+        }
+    }
+
+    /// A topic, if it exists still.
+    pub fn topic_if(&self, id: TopicId) -> Option<&Topic> {
+        self.topics.get(id.0 as usize)
+    }
+
+    /// All topics.
+    pub fn topics(&self) -> impl Iterator<Item = (TopicId, &Topic)> {
+        self.topics.iter().map(|(key, topic)| (TopicId(key as u32), topic))
+    }
+
+    /// A new topic; its name must not be there yet.
+    ///
+    /// # Errors
+    /// There are as many topics as may be.
+    pub fn create(
+        &mut self,
+        name: &str,
+        hash: u64,
+        kind: Kind,
+        content: Content,
+        epoch: u64,
+    ) -> Result<TopicId, Full> {
+        if self.topics.len() >= self.topics_max || self.last_bytes >= LAST_BYTES_MAX {
+            return Err(Full);
+        }
+        Ok(self.create_ordered(name, hash, kind, content, epoch))
+    }
+
+    /// The same for a topic that its home has made already, whose bounds hold for all shards.
+    pub fn create_ordered(
+        &mut self,
+        name: &str,
+        hash: u64,
+        kind: Kind,
+        content: Content,
+        epoch: u64,
+    ) -> TopicId {
+        let mut entries: Vec<_> = self.find_entry(name).into_iter().collect();
+        entries.extend(
+            self.patterns.iter().filter(|e| self.entries[e.0 as usize].pattern.matches(name)),
+        );
+        let key = self.topics.vacant_key() as u32;
+        let id = TopicId(key);
+        for entry in &entries {
+            let matched = &mut self.entries[entry.0 as usize].topics;
+            let at = matched.partition_point(|&other| other < id);
+            matched.insert(at, id);
+        }
+        self.topics.insert(Topic {
+            name: name.into(),
+            hash,
+            kind,
+            content,
+            epoch,
+            seq: 0,
+            pub_seq: None,
+            last: None,
+            last_count: 0,
+            previous_count: 0,
+            entries,
+        });
+        let topics = &self.topics;
+        self.topics_by_name.insert_unique(hash, key, |&k| topics[k as usize].hash);
+        id
+    }
+
+    /// Forgets a topic. Who is subscribed to its name stays subscribed.
+    pub fn remove(&mut self, id: TopicId) {
+        let Some(topic) = self.topics.try_remove(id.0 as usize) else { return };
+        self.last_bytes -= topic.last.as_ref().map_or(0, |last| last.frame().len());
+        for entry in &topic.entries {
+            let matched = &mut self.entries[entry.0 as usize].topics;
+            if let Ok(at) = matched.binary_search(&id) {
+                matched.remove(at);
+            }
+        }
+        if let Ok(found) = self.topics_by_name.find_entry(topic.hash, |&key| key == id.0) {
+            found.remove();
+        }
+    }
+
+    fn find_entry(&self, pattern: &str) -> Option<EntryId> {
+        let hash = self.hash(pattern);
+        self.entries_by_name
+            .find(hash, |&key| {
+                let entry = &self.entries[key as usize];
+                entry.hash == hash && entry.pattern.as_str() == pattern
+            })
+            .map(|&key| EntryId(key))
+    }
+
+    /// The entry of a name or pattern, made if need be.
+    ///
+    /// # Errors
+    /// It is a new pattern and there are as many as may be.
+    pub fn entry_for(&mut self, pattern: &Pattern) -> Result<EntryId, Full> {
+        if let Some(id) = self.find_entry(pattern.as_str()) {
+            return Ok(id);
+        }
+        let exact = pattern.is_exact();
+        if !exact && self.patterns.len() >= self.patterns_max {
+            return Err(Full);
+        }
+        let hash = self.hash(pattern.as_str());
+        let key = self.entries.vacant_key() as u32;
+        let id = EntryId(key);
+        let topics: Vec<_> = if exact {
+            self.find(pattern.as_str(), hash).into_iter().collect()
+        } else {
+            self.patterns.push(id);
+            self.topics().filter(|(_, t)| pattern.matches(&t.name)).map(|(id, _)| id).collect()
+        };
+        for topic in &topics {
+            self.topics[topic.0 as usize].entries.push(id);
+        }
+        self.entries.insert(Entry { pattern: pattern.clone(), hash, topics, lanes: Vec::new() });
+        let entries = &self.entries;
+        self.entries_by_name.insert_unique(hash, key, |&k| entries[k as usize].hash);
+        Ok(id)
+    }
+
+    /// The entry of a name or pattern that someone is subscribed to.
+    pub fn entry_of(&self, pattern: &str) -> Option<EntryId> {
+        self.find_entry(pattern)
+    }
+
+    /// An entry that exists.
+    pub fn entry(&self, id: EntryId) -> &Entry {
+        &self.entries[id.0 as usize]
+    }
+
+    /// An entry that exists, to be changed.
+    pub fn entry_mut(&mut self, id: EntryId) -> &mut Entry {
+        &mut self.entries[id.0 as usize]
+    }
+
+    /// Forgets an entry if no lane has it.
+    pub fn release(&mut self, id: EntryId) {
+        if self.entries.get(id.0 as usize).is_none_or(|entry| !entry.lanes.is_empty()) {
+            return;
+        }
+        let entry = self.entries.remove(id.0 as usize);
+        for topic in &entry.topics {
+            self.topics[topic.0 as usize].entries.retain(|&other| other != id);
+        }
+        if let Ok(found) = self.entries_by_name.find_entry(entry.hash, |&key| key == id.0) {
+            found.remove();
+        }
+        if !entry.pattern.is_exact() {
+            self.patterns.retain(|&other| other != id);
+        }
+    }
+}
