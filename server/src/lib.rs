@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod conn;
 pub mod counters;
 pub mod home;
 pub mod ids;
@@ -12,4 +13,5 @@ pub mod mail;
 pub mod publication;
 pub mod settings;
 pub mod shared;
+pub mod timers;
 pub mod topics;

@@ -1,0 +1,264 @@
+//! One connection: what it is, what the kernel has of it, what it is owed.
+//!
+//! Knows: phases, roles, which operations are armed, own output, what is half received. Must not
+//! know: the topic tables, other connections, or io_uring.
+
+pub mod outbox;
+pub mod table;
+
+use std::net::SocketAddr;
+
+use uringcast_protocol::session::Session;
+use uringcast_ring::{Slot, pool::Lease};
+
+use crate::{conn::outbox::Outbox, ids::LaneId, settings::Content};
+
+/// How far a connection's life has come; it only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The request's head is being received.
+    Handshake,
+    /// Upgraded.
+    Open,
+    /// Our Close frame (or last HTTP bytes) is on its way; what comes in is drained.
+    Closing,
+    /// Nothing is sent or read any more; operations are being ended, then the slot is closed.
+    Ending,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Not known yet.
+    Unknown,
+    /// `/echo`
+    Echo,
+    /// A plain HTTP request.
+    Http,
+    /// `/ws`
+    Json,
+    /// `/publish/<topic>` and `/publish`
+    Publisher,
+    /// `/raw/<topic>`
+    Raw,
+}
+
+impl Role {
+    /// Its endpoint, for reports.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Unknown => "-",
+            Self::Echo => "/echo",
+            Self::Http => "http",
+            Self::Json => "/ws",
+            Self::Publisher => "/publish",
+            Self::Raw => "/raw",
+        }
+    }
+}
+
+/// Facts about a connection that are true or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u32);
+
+macro_rules! flags {
+    ($($name:ident = $bit:literal, $doc:literal;)*) => {
+        impl Flags {
+            $(#[doc = $doc] pub const $name: Self = Self(1 << $bit);)*
+        }
+    };
+}
+
+flags! {
+    POLL_ARMED = 0, "A multishot poll is armed.";
+    RECEIVE_ARMED = 1, "A receive is armed.";
+    WRITE_ARMED = 2, "A poll for room to write is armed.";
+    BLOCKED = 3, "Its socket is full: nothing is sent until there is room.";
+    WOKEN = 4, "There was said to be room, and nothing has been sent since.";
+    READ_WANTED = 5, "There may be more to read.";
+    READ_PARKED = 6, "Its receive waits for buffers, or for the overload to end.";
+    PING_OUT = 7, "A ping was sent and nothing has come since.";
+    MAY_PUBLISH = 8, "It may publish by command.";
+    PUBLISH_PORT = 9, "It came in by the publish port.";
+    CLOSE_RECEIVED = 10, "The peer's Close frame has come.";
+    OWN_QUEUED = 11, "It stands in the queue of own output.";
+    SWEEPING = 12, "It left its lane's log and is served by sweeps.";
+    SLOW = 13, "It is being closed for being slow.";
+    EOF = 14, "The peer has sent FIN.";
+    OFFENDED = 15, "It broke a rule: nothing of it is understood any more.";
+    SLOT_CLOSING = 16, "Its slot is being closed.";
+    HUNG_UP = 18, "The peer is known to have hung up; what it sent before may still be unread.";
+    SILENT = 17, "It broke a rule, was told to go, and has sent nothing since the last look.";
+}
+
+impl Flags {
+    /// Whether all of these hold.
+    pub fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 == flag.0
+    }
+
+    /// Whether any of these hold.
+    pub fn any(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    /// These hold from now on. Returns whether they did.
+    pub fn set(&mut self, flag: Self) -> bool {
+        let had = self.has(flag);
+        self.0 |= flag.0;
+        had
+    }
+
+    /// These hold no longer. Returns whether they did.
+    pub fn clear(&mut self, flag: Self) -> bool {
+        let had = self.has(flag);
+        self.0 &= !flag.0;
+        had
+    }
+
+    /// All of both.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A connection's place in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Which lane.
+    pub lane: LaneId,
+    /// Its index among the lane's subscribers; [`Seat::AWAY`] while it is served by sweeps.
+    pub index: u32,
+}
+
+impl Seat {
+    /// The index of a subscriber that is not in the rotation.
+    pub const AWAY: u32 = u32::MAX;
+}
+
+/// What is half received; `None` for the many that are silent.
+#[derive(Debug, Default)]
+pub enum Inbox {
+    /// Nothing.
+    #[default]
+    None,
+    /// Part of a request's head.
+    Head(Vec<u8>),
+    /// Part of a frame or message.
+    Message(Box<Assembly>),
+    /// A publisher's: kept for as long as it is connected.
+    Publisher(Box<Publishing>),
+}
+
+/// A session with a message begun.
+#[derive(Debug)]
+pub struct Assembly {
+    /// The protocol's state.
+    pub session: Session,
+    /// The message so far.
+    pub message: Vec<u8>,
+}
+
+/// A publishing connection.
+#[derive(Debug)]
+pub struct Publishing {
+    /// The protocol's state.
+    pub session: Session,
+    /// Its one topic; `None` where each line names its own.
+    pub topic: Option<FixedTopic>,
+    /// Each message is answered.
+    pub ack: bool,
+    /// The message begun: where the topic is fixed, in its final place.
+    pub draft: Option<Lease>,
+    /// Payload bytes in the draft.
+    pub draft_bytes: usize,
+    /// The lines begun, where the topic is not fixed.
+    pub lines: Vec<u8>,
+}
+
+/// The topic of a publisher that has only one.
+#[derive(Debug)]
+pub struct FixedTopic {
+    /// Its name.
+    pub name: Box<str>,
+    /// The name's hash.
+    pub hash: u64,
+    /// What the topic's rule says of payloads.
+    pub content: Content,
+}
+
+/// A connection, as small as can be: most are silent.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its direct descriptor.
+    pub slot: Slot,
+    /// How far its life has come.
+    pub phase: Phase,
+    /// What it is for.
+    pub role: Role,
+    /// Facts.
+    pub flags: Flags,
+    /// Its place in a lane, if it is subscribed to anything.
+    pub seat: Option<Seat>,
+    /// From where in the lane's log its lag counts; `u64::MAX` if it does not.
+    pub lag_base: u64,
+    /// Its own output, if any.
+    pub outbox: Option<Box<Outbox>>,
+    /// What is half received.
+    pub inbox: Inbox,
+    /// The peer's address.
+    pub peer: SocketAddr,
+}
+
+impl Connection {
+    /// Just accepted.
+    pub fn new(slot: Slot, peer: SocketAddr, publish_port: bool) -> Self {
+        let mut flags = Flags::default();
+        if publish_port {
+            flags.set(Flags::PUBLISH_PORT);
+        }
+        Self {
+            slot,
+            phase: Phase::Handshake,
+            role: Role::Unknown,
+            flags,
+            seat: None,
+            lag_base: u64::MAX,
+            outbox: None,
+            inbox: Inbox::None,
+            peer,
+        }
+    }
+
+    /// Whether the kernel has an operation of it.
+    pub fn is_armed(&self) -> bool {
+        self.flags.any(Flags::POLL_ARMED.and(Flags::RECEIVE_ARMED).and(Flags::WRITE_ARMED))
+    }
+
+    /// Own output not sent yet, bytes; ranges of lanes apart.
+    pub fn own_bytes(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+    }
+
+    /// Whether there is own output to send.
+    pub fn has_own(&self) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
+    }
+
+    /// Whether what it sends is only thrown away, to be closed when there is no more: a plain request
+    /// that was answered, or a peer that broke a rule. (Closing with input unread would be a reset,
+    /// which may overtake our last words.)
+    pub fn drains(&self) -> bool {
+        self.phase == Phase::Closing
+            && (self.role == Role::Http || self.flags.has(Flags::OFFENDED))
+            && !self.has_own()
+    }
+
+    /// Whether the client is to be read no further for now.
+    pub fn stops_reading(&self) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.stops_reading())
+    }
+}
+
+/// A silent connection costs this and 16 B in its lane (the goal is 200 B in all).
+const _: () = assert!(size_of::<Connection>() <= 128);

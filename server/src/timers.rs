@@ -1,0 +1,172 @@
+//! Deadlines of connections.
+//!
+//! Knows: (deadline, connection). Must not know: why.
+//!
+//! Most waits have one fixed length, so whoever began first is due first: a queue, not a heap. A
+//! connection that no longer waits is left in it and found out when its turn comes. Pings need no
+//! entry at all: a connection's turn follows from its index.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+
+use crate::ids::ConnectionId;
+
+/// Waits of one length.
+#[derive(Debug)]
+pub struct Fixed {
+    wait_ns: u64,
+    queue: VecDeque<(u64, ConnectionId)>,
+}
+
+impl Fixed {
+    /// Of this length.
+    pub fn new(wait_ns: u64) -> Self {
+        Self { wait_ns, queue: VecDeque::new() }
+    }
+
+    /// A wait begins.
+    pub fn start(&mut self, now_ns: u64, id: ConnectionId) {
+        self.queue.push_back((now_ns + self.wait_ns, id));
+    }
+
+    /// The next that is due.
+    pub fn pop(&mut self, now_ns: u64) -> Option<ConnectionId> {
+        self.queue.pop_front_if(|&mut (deadline, _)| deadline <= now_ns).map(|(_, id)| id)
+    }
+
+    /// When the next is due.
+    pub fn next_ns(&self) -> Option<u64> {
+        self.queue.front().map(|&(deadline, _)| deadline)
+    }
+}
+
+/// Waits of lengths that differ; for the few that asked.
+#[derive(Debug, Default)]
+pub struct Various {
+    heap: BinaryHeap<Reverse<(u64, u32, u32, u32)>>,
+}
+
+impl Various {
+    /// A wait that repeats every `every_ms`.
+    pub fn start(&mut self, deadline_ns: u64, id: ConnectionId, every_ms: u32) {
+        self.heap.push(Reverse((deadline_ns, id.index, id.generation, every_ms)));
+    }
+
+    /// The next that is due, and its period.
+    pub fn pop(&mut self, now_ns: u64) -> Option<(ConnectionId, u32)> {
+        if self.next_ns()? > now_ns {
+            return None;
+        }
+        self.heap.pop().map(|Reverse((_, index, generation, every_ms))| {
+            (ConnectionId { index, generation }, every_ms)
+        })
+    }
+
+    /// When the next is due.
+    pub fn next_ns(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((deadline, ..))| *deadline)
+    }
+}
+
+/// Turns spread over an interval by index: a connection's turn is its index modulo the turns.
+#[derive(Debug)]
+pub struct Spread {
+    turns: u32,
+    turn_ns: u64,
+    next_ns: u64,
+    /// The turn that comes next.
+    turn: u32,
+}
+
+/// A turn lasts so long.
+const TURN_NS: u64 = 100_000_000;
+
+impl Spread {
+    /// Every index once per interval.
+    pub fn new(interval_ns: u64, now_ns: u64) -> Self {
+        let turns = (interval_ns / TURN_NS).clamp(1, u64::from(u32::MAX)) as u32;
+        let turn_ns = (interval_ns / u64::from(turns)).max(1);
+        Self { turns, turn_ns, next_ns: now_ns + turn_ns, turn: 0 }
+    }
+
+    /// How many turns a wait of this length takes, rounded up.
+    pub fn turns_in(&self, wait_ns: u64) -> u32 {
+        wait_ns.div_ceil(self.turn_ns).clamp(1, u64::from(u32::MAX)) as u32
+    }
+
+    /// Turns in an interval.
+    pub fn turns(&self) -> u32 {
+        self.turns
+    }
+
+    /// The turn that is due, if one is. A clock that jumped does not make up for turns missed.
+    pub fn pop(&mut self, now_ns: u64) -> Option<u32> {
+        if now_ns < self.next_ns {
+            return None;
+        }
+        self.next_ns = (self.next_ns + self.turn_ns).max(now_ns);
+        let turn = self.turn;
+        self.turn = if turn + 1 == self.turns { 0 } else { turn + 1 };
+        Some(turn)
+    }
+
+    /// The indices below `end` whose turn was `ago` turns before `turn`.
+    pub fn indices(&self, turn: u32, ago: u32, end: u32) -> impl Iterator<Item = u32> + use<> {
+        let turns = u64::from(self.turns);
+        let first = (u64::from(turn) + turns - u64::from(ago) % turns) % turns;
+        (first..u64::from(end)).step_by(self.turns as usize).map(|index| index as u32)
+    }
+
+    /// When the next turn is due.
+    pub fn next_ns(&self) -> u64 {
+        self.next_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(index: u32) -> ConnectionId {
+        ConnectionId { index, generation: 0 }
+    }
+
+    #[test]
+    fn fixed_waits_come_due_in_order() {
+        let mut waits = Fixed::new(10);
+        waits.start(0, id(1));
+        waits.start(5, id(2));
+        assert_eq!(waits.pop(9), None);
+        assert_eq!(waits.pop(10), Some(id(1)));
+        assert_eq!(waits.pop(14), None);
+        assert_eq!(waits.next_ns(), Some(15));
+    }
+
+    #[test]
+    fn various_waits_come_due_in_order() {
+        let mut waits = Various::default();
+        waits.start(20, id(1), 7);
+        waits.start(10, id(2), 8);
+        assert_eq!(waits.pop(15), Some((id(2), 8)));
+        assert_eq!(waits.pop(15), None);
+    }
+
+    #[test]
+    fn every_index_has_one_turn_in_an_interval() {
+        let mut spread = Spread::new(1_000_000_000, 0);
+        let mut seen = vec![0; 37];
+        let mut now = 0;
+        for _ in 0..10 {
+            now += TURN_NS;
+            let turn = spread.pop(now).expect("due");
+            for index in spread.indices(turn, 0, 37) {
+                seen[index as usize] += 1;
+            }
+            assert_eq!(spread.pop(now), None);
+        }
+        assert!(seen.iter().all(|&n| n == 1), "{seen:?}");
+        assert_eq!(spread.indices(2, 4, 30).next(), Some(8));
+    }
+}
