@@ -1,0 +1,364 @@
+//! The opening handshake: from a new connection to its role.
+//!
+//! Knows: paths and who may use them. Must not know: how heads are parsed or answered in detail.
+
+use std::net::SocketAddr;
+
+use uringcast_protocol::{
+    handshake::{self, Request},
+    opcode::{CloseCode, Opcode},
+    refusal::{Refusal, write_response},
+    reply,
+    session::{Role as Side, Session},
+    topic_name::{Pattern, validate_name},
+    writer,
+};
+use uringcast_ring::{AcceptFailure, Io, ListenerId, Operation, Slot};
+
+use super::{DATA_LISTENER, PUBLISH_LISTENER, Shard, close::Ending, count, origin, seats::Refused};
+use crate::{
+    conn::{Connection, FixedTopic, Flags, Inbox, Phase, Publishing, Role},
+    ids::ConnectionId,
+    publication::Format,
+    shared::Stage,
+    topics::log::Boundary,
+};
+
+/// Accepts that failed for want of something are tried again after this.
+const ACCEPT_RETRY_NS: u64 = 100_000_000;
+/// The subprotocol of `/ws`.
+const JSON_SUBPROTOCOL: &str = "uringcast.v1.json";
+/// The shortest interval between heartbeats that a client may ask for, ms.
+const HEARTBEAT_MS_MIN: u32 = 100;
+/// The longest.
+const HEARTBEAT_MS_MAX: u32 = 3_600_000;
+
+/// What a request asks for.
+enum Route {
+    Echo,
+    Health,
+    Json(JsonOptions),
+    Publish { topic: Option<Box<str>>, ack: bool },
+    Raw(Pattern),
+}
+
+#[derive(Default)]
+struct JsonOptions {
+    topics: Vec<String>,
+    hello: bool,
+    heartbeat_ms: Option<u32>,
+}
+
+impl<I: Io> Shard<I> {
+    pub(super) fn accepted(&mut self, listener: ListenerId, slot: Slot, peer: SocketAddr) {
+        count!(self.accepted);
+        let full = self.connections.len() >= self.settings.connections_max as usize;
+        let publish_port = listener == PUBLISH_LISTENER;
+        let id = self.connections.insert(Connection::new(slot, peer, publish_port));
+        self.arm_poll(id);
+        self.handshakes.start(self.now.ns, id);
+        if full {
+            count!(self.refused_limit);
+            self.refuse(id, Refusal::ConnectionsFull);
+        } else if self.drain.is_some() || self.shared.stage() >= Stage::Draining {
+            self.refuse(id, Refusal::Draining);
+        }
+    }
+
+    pub(super) fn accept_failed(&mut self, listener: ListenerId, failure: AcceptFailure) {
+        match failure {
+            AcceptFailure::Peer(_) => count!(self.accept_peer),
+            AcceptFailure::Stopped => {}
+            AcceptFailure::TableFull => {
+                count!(self.accept_table_full);
+                self.pause_accepts(listener);
+            }
+            AcceptFailure::System(errno) => {
+                count!(self.accept_system);
+                tracing::warn!(?errno, "accept failed");
+                self.pause_accepts(listener);
+            }
+        }
+    }
+
+    /// Until a slot is freed, or a while has passed.
+    fn pause_accepts(&mut self, listener: ListenerId) {
+        self.accepts_stopped[usize::from(listener.0 & 1)] = true;
+        self.accepts_look_ns = self.now.ns + ACCEPT_RETRY_NS;
+    }
+
+    /// Accepts again after a failure; called when a slot was freed, and by a timer.
+    pub(super) fn resume_accepts(&mut self) {
+        for listener in [DATA_LISTENER, PUBLISH_LISTENER] {
+            if std::mem::take(&mut self.accepts_stopped[usize::from(listener.0)]) {
+                self.io.resume_accepts(listener);
+            }
+        }
+    }
+
+    /// More of a request's head. Returns how much of `data` belongs to it once it is whole and
+    /// was an upgrade; `None` otherwise.
+    pub(super) fn receive_head(&mut self, id: ConnectionId, data: &[u8]) -> Option<usize> {
+        let connection = self.connections.find_mut(id)?;
+        let mut before = match std::mem::take(&mut connection.inbox) {
+            Inbox::Head(head) => head,
+            _ => Vec::new(),
+        };
+        let had = before.len();
+        let head: &[u8] = if had == 0 {
+            data
+        } else {
+            before.extend_from_slice(data);
+            &before
+        };
+        match handshake::parse(head) {
+            Ok(Some(request)) => {
+                let head_bytes = request.head_bytes;
+                self.requested(id, &request);
+                let open = self.connections.find(id).is_some_and(|c| c.phase == Phase::Open);
+                (open && head_bytes >= had).then(|| head_bytes - had)
+            }
+            Ok(None) => {
+                if had == 0 {
+                    before.extend_from_slice(data);
+                }
+                connection.inbox = Inbox::Head(before);
+                None
+            }
+            Err(refusal) => {
+                self.refuse(id, refusal);
+                None
+            }
+        }
+    }
+
+    fn requested(&mut self, id: ConnectionId, request: &Request<'_>) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let publish_port = connection.flags.has(Flags::PUBLISH_PORT);
+        let peer = connection.peer;
+        let outcome = self.route(request, publish_port).and_then(|route| {
+            if let Route::Health = route {
+                return Ok((route, None));
+            }
+            let upgrade = request.upgrade()?;
+            self.check_rights(request, publish_port)?;
+            Ok((route, Some(upgrade)))
+        });
+        let (route, upgrade) = match outcome {
+            Ok(outcome) => outcome,
+            Err(refusal) => return self.refuse(id, refusal),
+        };
+        let Some(upgrade) = upgrade else {
+            count!(self.handshakes_plain);
+            return self.answer_plain(id, |out| {
+                write_response(out, 200, "text/plain; charset=utf-8", b"ok\n", false);
+            });
+        };
+        count!(self.handshakes);
+        let json = matches!(route, Route::Json(_));
+        let protocol =
+            upgrade.protocols.iter().copied().find(|&offered| json && offered == JSON_SUBPROTOCOL);
+        let may_publish = request.origin.is_none()
+            && !request.forwarded
+            && self.settings.publish_from.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.phase = Phase::Open;
+            if may_publish {
+                connection.flags.set(Flags::MAY_PUBLISH);
+            }
+        }
+        self.own(id, Boundary::Message, |out| {
+            handshake::write_switching(out, upgrade.key, protocol);
+        });
+        self.take_role(id, route);
+    }
+
+    fn route(&self, request: &Request<'_>, publish_port: bool) -> Result<Route, Refusal> {
+        let path = &*request.path;
+        if path == "/healthz" && !publish_port {
+            let plain = matches!(request.method, "GET" | "HEAD") && !request.wants_upgrade;
+            return if plain { Ok(Route::Health) } else { Err(Refusal::MethodNotAllowed) };
+        }
+        if publish_port {
+            let ack = request.query().any(|(key, value)| key == "ack" && value == "1");
+            return match path.strip_prefix("/publish") {
+                Some("") => Ok(Route::Publish { topic: None, ack }),
+                Some(rest) => {
+                    let name = rest.strip_prefix('/').ok_or(Refusal::NotFound)?;
+                    validate_name(name).map_err(|_| Refusal::TopicInvalid)?;
+                    Ok(Route::Publish { topic: Some(name.into()), ack })
+                }
+                None => Err(Refusal::NotFound),
+            };
+        }
+        if path == "/ws" {
+            return self.json_options(request).map(Route::Json);
+        }
+        if path == "/echo" && self.settings.echo {
+            return Ok(Route::Echo);
+        }
+        let topic = path.strip_prefix("/raw/").ok_or(Refusal::NotFound)?;
+        Pattern::parse(topic).map(Route::Raw).map_err(|_| Refusal::TopicInvalid)
+    }
+
+    fn json_options(&self, request: &Request<'_>) -> Result<JsonOptions, Refusal> {
+        let mut options = JsonOptions::default();
+        for (key, value) in request.query() {
+            match &*key {
+                "topics" => {
+                    let topics = value.split(',').filter(|topic| !topic.is_empty());
+                    options.topics.extend(topics.map(str::to_owned));
+                }
+                "hello" => options.hello = value == "1",
+                "heartbeat_ms" => {
+                    let every = value.parse().map_err(|_| Refusal::QueryInvalid)?;
+                    if !(HEARTBEAT_MS_MIN..=HEARTBEAT_MS_MAX).contains(&every) {
+                        return Err(Refusal::QueryInvalid);
+                    }
+                    options.heartbeat_ms = Some(every);
+                }
+                // `token` is reserved; others are the client's own (cache busters and the like).
+                _ => {}
+            }
+        }
+        if options.topics.len() > self.settings.subscriptions_max as usize {
+            return Err(Refusal::QueryInvalid);
+        }
+        Ok(options)
+    }
+
+    /// Behind a proxy every client looks like loopback, and any page in a browser on this host can
+    /// reach it: so neither has the publish port's rights.
+    fn check_rights(&self, request: &Request<'_>, publish_port: bool) -> Result<(), Refusal> {
+        if publish_port {
+            return match (request.origin, request.forwarded) {
+                (Some(_), _) => Err(Refusal::OriginForbidden),
+                (None, true) => Err(Refusal::Forbidden),
+                (None, false) => Ok(()),
+            };
+        }
+        match request.origin {
+            Some(page) if !origin::is_allowed(page, request.host, &self.settings.allow_origin) => {
+                Err(Refusal::OriginForbidden)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take_role(&mut self, id: ConnectionId, route: Route) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        match route {
+            Route::Echo => connection.role = Role::Echo,
+            Route::Health => {}
+            Route::Json(options) => {
+                connection.role = Role::Json;
+                self.greet(id, &options);
+            }
+            Route::Publish { topic, ack } => {
+                connection.role = Role::Publisher;
+                let fixed = topic.map(|name| {
+                    let hash = self.topics.names.hash(&name);
+                    let content = self.content_of(&name, hash);
+                    FixedTopic { name, hash, content }
+                });
+                self.take_publisher(id, fixed, ack);
+            }
+            Route::Raw(pattern) => {
+                connection.role = Role::Raw;
+                if self.subscribe_raw(id, &pattern).is_err() {
+                    self.close_with(id, CloseCode::TRY_AGAIN_LATER, "limit", Ending::Policy);
+                }
+            }
+        }
+    }
+
+    fn take_publisher(&mut self, id: ConnectionId, topic: Option<FixedTopic>, ack: bool) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        count!(self.publishers);
+        connection.inbox = Inbox::Publisher(Box::new(Publishing {
+            session: Session::new(Side::Server, u64::from(self.settings.publish_bytes_max)),
+            topic,
+            ack,
+            draft: None,
+            draft_bytes: 0,
+            lines: Vec::new(),
+        }));
+        // Publishers speak all the time: from poll to a receive that stays armed. It is armed when
+        // the poll has ended.
+        if connection.flags.has(Flags::POLL_ARMED) {
+            self.io.cancel(Operation::PollReadable, Self::token(id));
+        } else {
+            self.resume_reading(id);
+        }
+    }
+
+    fn greet(&mut self, id: ConnectionId, options: &JsonOptions) {
+        let ts_us = self.now.utc_us;
+        if options.hello {
+            let connection = self.connection_name(id);
+            let hello = reply::Hello {
+                connection: &connection,
+                ts_us,
+                ping_interval_ms: self.settings.ping_interval.as_millis() as u64,
+                message_bytes_max: u64::from(self.settings.message_bytes_max),
+                subscriptions_max: u64::from(self.settings.subscriptions_max),
+                topics_per_command_max: uringcast_protocol::limits::TOPICS_PER_COMMAND_MAX as u64,
+            };
+            let mut message = Vec::new();
+            reply::write_hello(&mut message, &hello);
+            self.own(id, Boundary::Message, |out| {
+                writer::write_message(out, Opcode::Text, &message, None);
+            });
+        }
+        if let Some(every_ms) = options.heartbeat_ms {
+            self.heartbeats.start(self.now.ns + u64::from(every_ms) * 1_000_000, id, every_ms);
+        }
+        if !options.topics.is_empty() {
+            let topics: Vec<_> = options.topics.iter().map(|topic| topic.as_str().into()).collect();
+            self.subscribe(id, None, &topics, false);
+        }
+    }
+
+    fn subscribe_raw(&mut self, id: ConnectionId, pattern: &Pattern) -> Result<(), Refused> {
+        let entry = self.topics.entry_for(pattern).map_err(|_| Refused::Limit)?;
+        let seated = self.change_seat(id, &[entry], Format::Raw, |_| {});
+        self.topics.names.release(entry);
+        seated
+    }
+
+    /// Answers that a request is refused and closes.
+    pub(super) fn refuse(&mut self, id: ConnectionId, refusal: Refusal) {
+        match refusal.status() {
+            403 => count!(self.handshakes_forbidden),
+            404 => count!(self.handshakes_not_found),
+            405 => count!(self.handshakes_method),
+            408 => count!(self.handshakes_timeout),
+            426 => count!(self.handshakes_version),
+            431 => {
+                count!(self.handshakes_too_large);
+                // There is more to come of it, to be thrown away.
+                if let Some(connection) = self.connections.find_mut(id) {
+                    connection.flags.set(Flags::OFFENDED);
+                }
+            }
+            503 => count!(self.handshakes_busy),
+            505 => count!(self.handshakes_version_http),
+            _ => count!(self.handshakes_bad_request),
+        }
+        self.answer_plain(id, |out| refusal.respond(out));
+    }
+
+    fn answer_plain(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        connection.role = Role::Http;
+        connection.phase = Phase::Closing;
+        connection.inbox = Inbox::None;
+        self.closings.start(self.now.ns, id);
+        self.own_bytes(id, write);
+    }
+
+    /// A connection's name in `hello` and reports.
+    pub(super) fn connection_name(&self, id: ConnectionId) -> String {
+        format!("{:x}-{:x}-{:x}", self.index, id.index, id.generation)
+    }
+}

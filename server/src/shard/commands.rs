@@ -1,0 +1,354 @@
+//! The JSON protocol of `/ws`: what each command does.
+//!
+//! Knows: commands and their answers. Must not know: frames, lanes' logs.
+
+use std::borrow::Cow;
+
+use uringcast_protocol::{
+    command::{self, Command, CommandError, ErrorCode, Id, Publish, Subscribe},
+    opcode::{CloseCode, Opcode},
+    publish::Data,
+    reply::{self, Terms, TopicAck},
+    topic_name::Pattern,
+    writer,
+};
+use uringcast_ring::Io;
+
+use super::{Shard, close::Ending, count, publish::PendingAck, seats::Refused};
+use crate::{
+    conn::Flags,
+    ids::{ConnectionId, EntryId},
+    mail::{Origin, Publisher},
+    payload,
+    publication::{self, Format},
+    settings::Kind,
+    topics::log::Boundary,
+};
+
+/// Last values sent on one subscribe, bytes at most; for topics and patterns that would exceed it
+/// the answer says `snapshot_unavailable`. The largest message has room, as base64.
+const SNAPSHOT_BYTES_MAX: usize = 2 << 20;
+/// With so much own output a client's commands with long answers are refused until it has read.
+const OWN_BYTES_BUSY: usize = 256 << 10;
+
+/// Names compared with new patterns in one tick, about 70 ns each.
+const COMPARISONS_PER_TICK: usize = 100_000;
+
+impl<I: Io> Shard<I> {
+    pub(super) fn command(&mut self, id: ConnectionId, message: &[u8]) {
+        match command::parse(message) {
+            Ok(Command::Auth { id: request }) => {
+                self.fail(id, request, ErrorCode::Forbidden, "tokens are not in use here");
+            }
+            Ok(Command::List { id: request }) => self.list(id, request),
+            Ok(Command::Ping { id: request }) => {
+                let ts_us = self.now.utc_us;
+                self.reply(id, |out| reply::write_pong(out, request.as_ref(), ts_us));
+            }
+            Ok(Command::Publish(publish)) => self.publish_command(id, publish),
+            Ok(Command::Subscribe(subscribe)) => self.subscribe_command(id, subscribe),
+            Ok(Command::Unsubscribe { id: request, topics }) => {
+                self.unsubscribe(id, request, &topics);
+            }
+            Err(CommandError { id: request, code, message }) => {
+                count!(self.offence_command);
+                self.fail(id, request, code, message);
+            }
+        }
+    }
+
+    /// An answer, as a message of its own.
+    fn reply(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut message = Vec::new();
+        write(&mut message);
+        self.own(id, Boundary::Message, |out| {
+            writer::write_message(out, Opcode::Text, &message, None);
+        });
+    }
+
+    fn fail(&mut self, id: ConnectionId, request: Option<Id>, code: ErrorCode, message: &str) {
+        self.reply(id, |out| reply::write_error(out, request.as_ref(), code, message));
+    }
+
+    fn subscribe_command(&mut self, id: ConnectionId, subscribe: Subscribe<'_>) {
+        let Subscribe { id: request, topics, snapshot, .. } = subscribe;
+        // `resume` and `resume_from` ask for history; without one the answer is `recovered:false`.
+        // `sample_ms` is a wish: without pace the topics stay live, and the answer shows no
+        // `sample_ms`.
+        let recovered = subscribe.resume.is_some() || subscribe.resume_from.is_some();
+        self.subscribe_with(id, request, &topics, snapshot, recovered.then_some(false));
+    }
+
+    /// Subscribes to topics and patterns, one by one, and answers for each.
+    pub(super) fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        request: Option<Id>,
+        topics: &[Cow<'_, str>],
+        snapshot: bool,
+    ) {
+        self.subscribe_with(id, request, topics, snapshot, None);
+    }
+
+    fn subscribe_with(
+        &mut self,
+        id: ConnectionId,
+        request: Option<Id>,
+        topics: &[Cow<'_, str>],
+        snapshot: bool,
+        recovered: Option<bool>,
+    ) {
+        // What a sweep is about to send must not come twice.
+        let sweeping = self.connections.find(id).is_some_and(|c| c.flags.has(Flags::SWEEPING));
+        if self.is_flooded(id) || snapshot && sweeping {
+            return self.refuse_command(id, request, Refused::Busy);
+        }
+        let mut entries = self.entries_of(id);
+        let before = entries.clone();
+        let mut outcomes: Vec<Result<Pattern, ErrorCode>> = Vec::with_capacity(topics.len());
+        for topic in topics {
+            outcomes.push(self.add_entry(&mut entries, topic));
+        }
+        let mut acks = Vec::with_capacity(topics.len());
+        let mut snapshots = Vec::new();
+        for (topic, outcome) in topics.iter().zip(&outcomes) {
+            let outcome = outcome.as_ref().map_err(|&code| code).and_then(|pattern| {
+                let room = SNAPSHOT_BYTES_MAX - snapshots.len();
+                if snapshot && !self.topics.snapshot(pattern, &mut snapshots, room) {
+                    // Not subscribed, then, unless it was before.
+                    self.drop_entry(&mut entries, &before, pattern);
+                    return Err(ErrorCode::SnapshotUnavailable);
+                }
+                Ok(self.terms(pattern, recovered))
+            });
+            acks.push(TopicAck { topic: topic.as_ref(), outcome });
+        }
+        let mut answer = Vec::new();
+        reply::write_subscribed(&mut answer, request.as_ref(), acks);
+        let write = |out: &mut Vec<u8>| write_answer(out, &answer, &snapshots);
+        let seated = if entries != before {
+            self.change_seat(id, &entries, Format::Json, write)
+        } else if snapshots.is_empty() {
+            self.own(id, Boundary::Message, write);
+            Ok(())
+        } else {
+            // A last value stands behind all that led to it.
+            self.owe_all(id);
+            self.own_bytes(id, write);
+            Ok(())
+        };
+        // Entries that no lane took are given back.
+        for &entry in &entries {
+            self.topics.names.release(entry);
+        }
+        if let Err(refused) = seated {
+            self.refuse_command(id, request, refused);
+        }
+    }
+
+    fn refuse_command(&mut self, id: ConnectionId, request: Option<Id>, refused: Refused) {
+        match refused {
+            Refused::Busy => {
+                self.fail(id, request, ErrorCode::Busy, "catching up; try again in a moment");
+            }
+            Refused::Limit => self.fail(id, request, ErrorCode::Limit, "too many interests"),
+        }
+    }
+
+    fn add_entry(&mut self, entries: &mut Vec<EntryId>, topic: &str) -> Result<Pattern, ErrorCode> {
+        let pattern = Pattern::parse(topic).map_err(|_| ErrorCode::TopicInvalid)?;
+        if !pattern.is_exact() && self.topics.names.entry_of(pattern.as_str()).is_none() {
+            // A new pattern is compared with every topic. One is always taken; of more, a tick takes
+            // so many that the others on this core do not feel it.
+            let cost = self.topics.names.topics_count();
+            if self.comparisons > 0 && self.comparisons + cost > COMPARISONS_PER_TICK {
+                return Err(ErrorCode::Busy);
+            }
+            self.comparisons += cost;
+        }
+        let entry = self.topics.entry_for(&pattern).map_err(|_| ErrorCode::Limit)?;
+        if let Err(at) = entries.binary_search(&entry) {
+            if entries.len() >= self.settings.subscriptions_max as usize {
+                self.topics.names.release(entry);
+                return Err(ErrorCode::Limit);
+            }
+            entries.insert(at, entry);
+        }
+        Ok(pattern)
+    }
+
+    /// Takes an entry out again that was not there before.
+    fn drop_entry(&mut self, entries: &mut Vec<EntryId>, before: &[EntryId], pattern: &Pattern) {
+        if let Some(entry) = self.topics.names.entry_of(pattern.as_str())
+            && before.binary_search(&entry).is_err()
+            && let Ok(at) = entries.binary_search(&entry)
+        {
+            entries.remove(at);
+            self.topics.names.release(entry);
+        }
+    }
+
+    fn terms(&self, pattern: &Pattern, recovered: Option<bool>) -> Terms {
+        let mut terms = Terms { recovered, ..Terms::default() };
+        if pattern.is_exact() {
+            let name = pattern.as_str();
+            let hash = self.topics.names.hash(name);
+            let topic = self.topics.names.find(name, hash).map(|id| self.topics.names.topic(id));
+            terms.kind =
+                Some(topic.map_or_else(|| self.rule_of(name).0.name(), |topic| topic.kind.name()));
+            terms.epoch = topic.map(|topic| topic.epoch);
+            terms.seq = topic.map(|topic| topic.seq);
+        } else {
+            // Only where it is the same for whatever the pattern matches.
+            let rules = &self.settings.topic_rules;
+            terms.kind = match rules.first() {
+                None => Some(Kind::default().name()),
+                Some(first) => rules
+                    .iter()
+                    .take_while(|rule| rule.kind == first.kind)
+                    .find(|rule| rule.pattern == *pattern)
+                    .map(|rule| rule.kind.name()),
+            };
+        }
+        terms
+    }
+
+    fn entries_of(&self, id: ConnectionId) -> Vec<EntryId> {
+        self.connections
+            .find(id)
+            .and_then(|connection| connection.seat)
+            .map_or_else(Vec::new, |seat| {
+                self.topics.lane(seat.lane).interest.iter().map(|m| m.entry).collect()
+            })
+    }
+
+    fn unsubscribe(&mut self, id: ConnectionId, request: Option<Id>, topics: &[Cow<'_, str>]) {
+        let mut entries = self.entries_of(id);
+        let before = entries.len();
+        let mut acks = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let at = self
+                .topics
+                .names
+                .entry_of(topic)
+                .and_then(|entry| entries.binary_search(&entry).ok());
+            let outcome = match at {
+                Some(at) => {
+                    entries.remove(at);
+                    Ok(Terms::default())
+                }
+                None if Pattern::parse(topic).is_err() => Err(ErrorCode::TopicInvalid),
+                None => Err(ErrorCode::NotSubscribed),
+            };
+            acks.push(TopicAck { topic: topic.as_ref(), outcome });
+        }
+        let mut answer = Vec::new();
+        reply::write_unsubscribed(&mut answer, request.as_ref(), acks);
+        let seated = if entries.len() == before {
+            self.own(id, Boundary::Message, |out| write_answer(out, &answer, &[]));
+            Ok(())
+        } else {
+            self.change_seat(id, &entries, Format::Json, |out| write_answer(out, &answer, &[]))
+        };
+        if let Err(refused) = seated {
+            self.refuse_command(id, request, refused);
+        }
+    }
+
+    /// Whether a client asks for more than it reads. (It is not read any further, but one receive
+    /// may hold many commands.)
+    fn is_flooded(&self, id: ConnectionId) -> bool {
+        self.connections
+            .find(id)
+            .and_then(|connection| connection.outbox.as_ref())
+            .is_some_and(|outbox| outbox.bytes() >= OWN_BYTES_BUSY)
+    }
+
+    fn list(&mut self, id: ConnectionId, request: Option<Id>) {
+        if self.is_flooded(id) {
+            return self.refuse_command(id, request, Refused::Busy);
+        }
+        let patterns: Vec<Pattern> = self
+            .entries_of(id)
+            .into_iter()
+            .map(|entry| self.topics.names.entry(entry).pattern.clone())
+            .collect();
+        let acks: Vec<_> = patterns
+            .iter()
+            .map(|pattern| TopicAck {
+                topic: pattern.as_str(),
+                outcome: Ok(self.terms(pattern, None)),
+            })
+            .collect();
+        self.reply(id, |out| reply::write_list(out, request.as_ref(), acks));
+    }
+
+    fn publish_command(&mut self, id: ConnectionId, publish: Publish<'_>) {
+        let Publish { id: request, topic, data, pub_seq, snapshot } = publish;
+        let may = self.connections.find(id).is_some_and(|c| c.flags.has(Flags::MAY_PUBLISH));
+        if !may {
+            let message = "publishing is not allowed from here";
+            return self.fail(id, request, ErrorCode::Forbidden, message);
+        }
+        if snapshot {
+            let message = "only delta topics take snapshots";
+            return self.fail(id, request, ErrorCode::BadRequest, message);
+        }
+        if self.is_congested() {
+            return self.fail(id, request, ErrorCode::Busy, "publishers are being slowed");
+        }
+        let ack = self.acks.insert(PendingAck { request, topic: topic.as_ref().into() });
+        let publisher = Publisher::Connection { id, ack: Some(ack as u32) };
+        let origin = Origin { node: self.node_id(), publisher };
+        self.publish_data(origin, &topic, &data, pub_seq);
+    }
+
+    /// Publishes what came as JSON: a command or a line.
+    pub(super) fn publish_data(
+        &mut self,
+        origin: Origin,
+        topic: &str,
+        data: &Data<'_>,
+        pub_seq: Option<u64>,
+    ) {
+        let hash = self.topics.names.hash(topic);
+        let rule = self.content_of(topic, hash);
+        let Ok((content, payload)) = payload::settle_data(rule, data) else {
+            return self.refused(origin, ErrorCode::PayloadInvalid);
+        };
+        if payload.len() > self.settings.publish_bytes_max as usize {
+            return self.refused(origin, ErrorCode::PayloadTooLarge);
+        }
+        let pool = &mut self.topics.memory.pool;
+        let opcode = payload::opcode(content);
+        match publication::draft(pool, topic, hash, content, opcode, &payload) {
+            Ok(lease) => self.ingest(lease, origin, pub_seq),
+            Err(_) => self.refused(origin, ErrorCode::Busy),
+        }
+    }
+
+    /// An application-level heartbeat is due. `false` if it is over.
+    pub(super) fn heartbeat(&mut self, id: ConnectionId) -> bool {
+        if self.connections.find(id).is_none() {
+            return false;
+        }
+        if !self.is_behind(id) {
+            let ts_us = self.now.utc_us;
+            self.reply(id, |out| reply::write_heartbeat(out, ts_us));
+        }
+        true
+    }
+
+    /// Tells a JSON client that the server goes, and closes.
+    pub(super) fn go_away(&mut self, id: ConnectionId, reconnect_after_ms: u64) {
+        if self.connections.find(id).is_some_and(|c| c.role == crate::conn::Role::Json) {
+            self.reply(id, |out| reply::write_goaway(out, reconnect_after_ms));
+        }
+        self.close_with(id, CloseCode::GOING_AWAY, "server shutting down", Ending::Shutdown);
+    }
+}
+
+fn write_answer(out: &mut Vec<u8>, answer: &[u8], snapshots: &[u8]) {
+    writer::write_message(out, Opcode::Text, answer, None);
+    out.extend_from_slice(snapshots);
+}

@@ -1,0 +1,141 @@
+//! The hot path: a slice of visits to subscribers, one SEND each, as one batch.
+//!
+//! Knows: whose turn it is, and what became of each send. Must not know: what is sent.
+//!
+//! Nothing here allocates, locks or asks the kernel per message: a slice is one `io_uring_enter` for
+//! up to [`SENDS_PER_SLICE`] subscribers, however many messages each is sent.
+
+use arrayvec::ArrayVec;
+use uringcast_ring::{Io, Send, SendOutcome, error::RingError};
+
+use super::{OVERLOAD_NS, Shard, count};
+use crate::ids::LaneId;
+
+/// Sends in one slice at most: between slices everything else has its turn.
+pub(super) const SENDS_PER_SLICE: usize = 256;
+/// Bytes in one slice at most.
+const BYTES_PER_SLICE: usize = 1 << 20;
+
+/// A visit that is on its way.
+#[derive(Clone, Copy)]
+struct Visited {
+    lane: LaneId,
+    index: u32,
+    from: u64,
+    bytes: u32,
+}
+
+impl<I: Io> Shard<I> {
+    /// One slice of the lanes' rotation.
+    pub(super) fn send_slice(&mut self) -> Result<(), RingError> {
+        if !self.topics.has_pending() {
+            return Ok(());
+        }
+        let mut lanes = std::mem::take(&mut self.scratch.lanes);
+        self.topics.slice(SENDS_PER_SLICE, &mut lanes);
+        let mut sends: ArrayVec<Send<'_>, SENDS_PER_SLICE> = ArrayVec::new();
+        let mut visits: ArrayVec<Visited, SENDS_PER_SLICE> = ArrayVec::new();
+        let mut steps: ArrayVec<u32, SENDS_PER_SLICE> = ArrayVec::new();
+        let mut bytes_left = BYTES_PER_SLICE;
+        for &lane in &lanes {
+            if sends.is_full() || bytes_left == 0 {
+                break;
+            }
+            steps.push(self.topics.lane(lane).turns(|visit| {
+                let bytes = visit.bytes.len();
+                sends.push(Send { slot: uringcast_ring::Slot(visit.address), bytes: visit.bytes });
+                visits.push(Visited {
+                    lane,
+                    index: visit.index,
+                    from: visit.from,
+                    bytes: bytes as u32,
+                });
+                bytes_left = bytes_left.saturating_sub(bytes);
+                !sends.is_full() && bytes_left > 0
+            }));
+        }
+        self.io.send(&sends, &mut self.scratch.troubles)?;
+        drop(sends);
+        self.settle_visits(&visits);
+        self.finish_slice(&lanes, &steps);
+        self.scratch.lanes = lanes;
+        Ok(())
+    }
+
+    /// Moves the cursors by what was sent, and counts.
+    fn settle_visits(&mut self, visits: &[Visited]) {
+        let troubles = std::mem::take(&mut self.scratch.troubles);
+        let mut troubled = troubles.iter().peekable();
+        let mut dead: ArrayVec<u32, SENDS_PER_SLICE> = ArrayVec::new();
+        let (mut sent_bytes, mut deliveries) = (0, 0);
+        // Most visits of a slice are to the same bytes.
+        let mut last = (LaneId(u32::MAX), 0, 0, 0);
+        for (place, visit) in visits.iter().enumerate() {
+            let outcome = troubled.next_if(|t| t.index == place as u32).map(|t| t.outcome);
+            let sent = match outcome {
+                None => visit.bytes,
+                Some(SendOutcome::Short(bytes)) => bytes,
+                Some(SendOutcome::Full | SendOutcome::Dead(_)) => 0,
+            };
+            let to = visit.from + u64::from(sent);
+            let (lane, memory) = self.topics.lane_mut(visit.lane);
+            if last.0 != visit.lane || last.1 != visit.from || last.2 != to {
+                last = (visit.lane, visit.from, to, lane.log.messages_between(visit.from, to));
+            }
+            deliveries += last.3;
+            sent_bytes += u64::from(sent);
+            if sent > 0 {
+                lane.advance(visit.index, to, memory);
+            }
+            if let Some(outcome) = outcome {
+                let connection = lane.subscribers[visit.index as usize].connection;
+                if let SendOutcome::Dead(_) = outcome {
+                    count!(self.sends_dead);
+                    dead.push(connection);
+                } else if let Some(id) = self.connections.id_at(connection) {
+                    self.block(id, outcome);
+                }
+            }
+        }
+        count!(self.deliveries, deliveries);
+        count!(self.sent_bytes, sent_bytes);
+        count!(self.sends, visits.len() as u64);
+        self.scratch.troubles = troubles;
+        // Only now: whoever leaves a lane moves another's index.
+        for connection in dead {
+            if let Some(id) = self.connections.id_at(connection) {
+                self.lost(id);
+            }
+        }
+    }
+
+    fn finish_slice(&mut self, lanes: &[LaneId], steps: &[u32]) {
+        for (&id, &steps) in lanes.iter().zip(steps) {
+            if self.topics.lane_if(id).is_none() {
+                continue;
+            }
+            let (lane, _) = self.topics.lane_mut(id);
+            let started_ns = lane.round_started_ns();
+            if let Some(round) = lane.stepped(steps, self.now.ns) {
+                let counters = &self.shared.counters[self.index];
+                counters.rotation.record_ns(round.rotation_ns);
+                if let Some(oldest_ns) = round.oldest_ns {
+                    counters.publish_to_last_send.record_ns(oldest_ns);
+                }
+                if u128::from(round.rotation_ns) > self.settings.overload_rotation.as_nanos() {
+                    counters.overload_rotations.add(1);
+                }
+            }
+            if started_ns > 0
+                && u128::from(self.now.ns.saturating_sub(started_ns))
+                    > self.settings.overload_rotation.as_nanos()
+            {
+                self.overload_until_ns = self.now.ns + OVERLOAD_NS;
+            }
+            self.topics.enqueue(id);
+        }
+        for &id in lanes.iter().skip(steps.len()).rev() {
+            self.topics.requeue_front(id);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Full sockets: waiting for room, judging lag, and sweeps.
+//!
+//! Knows: when a subscriber counts as lagging and what its topics' kinds then say. Must not know:
+//! how sends are batched.
+
+use uringcast_protocol::opcode::CloseCode;
+use uringcast_ring::{Io, SendOutcome};
+
+use super::{Shard, close::Ending, count, uncount};
+use crate::{
+    conn::{Flags, Phase, Seat},
+    ids::{ConnectionId, LaneId},
+    settings::Kind,
+    topics::{
+        lane::LagMark,
+        log::Boundary,
+        sweep::{Sweep, SweepStep},
+    },
+};
+
+/// Subscribers that leave their log in one tick because all logs together are too large.
+const SHED_PER_TICK_MAX: usize = 16;
+
+impl<I: Io> Shard<I> {
+    /// A socket took less than it was given.
+    pub(super) fn block(&mut self, id: ConnectionId, outcome: SendOutcome) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        if connection.phase == Phase::Ending {
+            return;
+        }
+        let full = outcome == SendOutcome::Full;
+        if full {
+            count!(self.sends_full);
+        } else {
+            count!(self.sends_short);
+        }
+        if !connection.flags.set(Flags::BLOCKED) {
+            count!(self.blocked);
+        }
+        if let Some(Seat { lane: seat_lane, index }) = connection.seat
+            && index != Seat::AWAY
+        {
+            let (lane, _) = self.topics.lane_mut(seat_lane);
+            let cursor = lane.subscribers[index as usize].cursor;
+            // Lag counts from when its socket was first full; once it has had all that was there
+            // then, from anew. A subscriber that was not visited for a while is not slow.
+            let base = connection.lag_base;
+            if base == u64::MAX || cursor >= base && lane.log.head() > base {
+                connection.lag_base = lane.mark_lag(id);
+                if lane.has_stale_marks() {
+                    self.drop_stale_marks(seat_lane);
+                }
+            }
+        }
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        if connection.flags.clear(Flags::WOKEN) && full {
+            // The poll said that there was room: asking it again would be a spin.
+            self.retries.start(self.now.ns, id);
+        } else if !connection.flags.set(Flags::WRITE_ARMED) {
+            let slot = connection.slot;
+            self.io.poll_writable(slot, Self::token(id));
+        }
+        self.settle_hold(id);
+    }
+
+    /// Drops marks that no longer say anything: most subscribers that were full once recover.
+    fn drop_stale_marks(&mut self, lane_id: LaneId) {
+        let (lane, _) = self.topics.lane_mut(lane_id);
+        let connections = &self.connections;
+        lane.lag_marks.retain(|mark| {
+            connections.find(mark.connection).is_some_and(|connection| {
+                connection.lag_base == mark.base
+                    || connection.outbox.as_ref().is_some_and(|o| o.has_range_of(lane_id))
+            })
+        });
+    }
+
+    pub(super) fn writable(&mut self, id: ConnectionId, cancelled: bool) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        connection.flags.clear(Flags::WRITE_ARMED);
+        if connection.phase == Phase::Ending {
+            self.finish(id);
+        } else if !cancelled {
+            self.unblock(id);
+        }
+    }
+
+    /// There may be room again.
+    pub(super) fn unblock(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        if !connection.flags.clear(Flags::BLOCKED) {
+            return;
+        }
+        uncount!(self.blocked);
+        connection.flags.set(Flags::WOKEN);
+        if connection.has_own() {
+            self.queue_own(id);
+        } else {
+            self.own_done(id);
+        }
+    }
+
+    /// Acts on lanes that could not take the last publication, before they take another: nothing may
+    /// be sent behind a gap.
+    pub(super) fn judge_failures(&mut self) {
+        while let Some(lane) = self.topics.appended.failed.pop() {
+            self.evacuate(lane);
+        }
+    }
+
+    /// Acts on subscribers whose lag has passed its bound with this tick's publications.
+    pub(super) fn judge_lags(&mut self) {
+        while let Some(lane) = self.topics.appended.lagging.pop() {
+            if self.topics.lane_if(lane).is_some() {
+                self.topics.lane_mut(lane).0.judged = false;
+            }
+            while let Some(mark) = self.worst(lane) {
+                self.overflow(lane, mark);
+            }
+        }
+    }
+
+    fn worst(&self, lane: LaneId) -> Option<LagMark> {
+        let settings = &self.settings;
+        self.topics.lane_if(lane)?.worst_lag(settings.lag_bytes_max, settings.lag_messages_max)
+    }
+
+    /// The subscriber of a lane's first mark has passed its bound, if it still is where the mark says.
+    fn overflow(&mut self, lane_id: LaneId, mark: LagMark) {
+        let (lane, _) = self.topics.lane_mut(lane_id);
+        lane.lag_marks.pop_front();
+        let id = mark.connection;
+        let Some(connection) = self.connections.find(id) else { return };
+        if connection.outbox.as_ref().is_some_and(|outbox| outbox.has_range_of(lane_id)) {
+            if connection.flags.has(Flags::BLOCKED) {
+                // Owed part of a lane's log, and its socket takes nothing.
+                return self.close_slow(id);
+            }
+            // Its turn has not come yet, which is not its fault.
+            self.topics.lane_mut(lane_id).0.mark_lag(id);
+            return;
+        }
+        let Some(seat) = connection.seat.filter(|seat| seat.lane == lane_id) else { return };
+        if seat.index == Seat::AWAY || connection.lag_base != mark.base {
+            return;
+        }
+        let lane = self.topics.lane(lane_id);
+        let had_all = lane.subscribers[seat.index as usize].cursor >= mark.base;
+        // Who is still blocked, by output of its own perhaps, lags however little was there then.
+        if had_all && !connection.flags.has(Flags::BLOCKED) {
+            return;
+        }
+        count!(self.lags);
+        self.leave_log(id);
+    }
+
+    /// Takes a subscriber out of the log: to sweeps if its topics allow it, else it is closed.
+    fn leave_log(&mut self, id: ConnectionId) {
+        let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { return };
+        let lane = self.topics.lane(seat.lane);
+        let cursor = lane.subscribers[seat.index as usize].cursor;
+        let from = lane.log.boundary(cursor, Boundary::Message);
+        let (mut unsent, mut first) = (0, None);
+        let mut event = false;
+        for end in lane.log.unsent(from) {
+            event |= self.topics.names.topic_if(end.topic).is_none_or(|t| t.kind == Kind::Event);
+            first.get_or_insert(end.count);
+            unsent += 1;
+        }
+        if event {
+            return self.close_slow(id);
+        }
+        let lane = self.topics.lane(seat.lane);
+        let seen = first.map_or_else(|| self.topics.count(), |count| count - 1);
+        let left_at = lane.log.messages() - unsent;
+        self.owe_begun(id, Boundary::Message);
+        self.topics.lane_mut(seat.lane).0.sweeping += 1;
+        self.leave_lane(id, seat);
+        self.sweeps.insert(id.index, Sweep::new(seen, left_at));
+        count!(self.lagging);
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.seat = Some(Seat { lane: seat.lane, index: Seat::AWAY });
+            connection.flags.set(Flags::SWEEPING);
+            connection.lag_base = u64::MAX;
+            if !connection.has_own() && !connection.flags.has(Flags::BLOCKED) {
+                self.sweep_on(id);
+            }
+        }
+    }
+
+    /// The next batch of a sweep, now that all before it is sent.
+    pub(super) fn sweep_on(&mut self, id: ConnectionId) {
+        let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { return };
+        let Some(sweep) = self.sweeps.get_mut(&id.index) else { return };
+        let mut out = Vec::new();
+        let mut ids = std::mem::take(&mut self.scratch.ids);
+        let step = self.topics.sweep(seat.lane, sweep, &mut out, &mut ids);
+        self.scratch.ids = ids;
+        match step {
+            SweepStep::Lost => return self.close_slow(id),
+            SweepStep::More => {}
+            SweepStep::CaughtUp => {
+                count!(self.rejoins);
+                let lane = seat.lane;
+                // The seat first, so that the lane is not given up in between.
+                self.take_seat(id, lane);
+                let (left, _) = self.topics.lane_mut(lane);
+                left.sweeping -= 1;
+                let messages = left.log.messages();
+                self.end_sweep_at(id, messages);
+            }
+        }
+        if out.is_empty() {
+            self.settle_hold(id);
+            self.resume_reading(id);
+        } else {
+            self.own_bytes(id, |own| own.extend_from_slice(&out));
+        }
+    }
+
+    /// A sweep is over, because its connection is.
+    pub(super) fn end_sweep(&mut self, id: ConnectionId) {
+        let lane = self.connections.find(id).and_then(|c| c.seat).map(|seat| seat.lane);
+        let messages = lane.map_or(0, |lane| self.topics.lane(lane).log.messages());
+        self.end_sweep_at(id, messages);
+    }
+
+    fn end_sweep_at(&mut self, id: ConnectionId, messages: u64) {
+        let Some(sweep) = self.sweeps.remove(&id.index) else { return };
+        uncount!(self.lagging);
+        count!(self.deliveries, sweep.sent);
+        count!(
+            self.skipped,
+            messages.wrapping_sub(sweep.left_at_messages).saturating_sub(sweep.sent)
+        );
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.flags.clear(Flags::SWEEPING);
+        }
+    }
+
+    fn close_slow(&mut self, id: ConnectionId) {
+        self.close_with(id, CloseCode::TRY_AGAIN_LATER, "too slow", Ending::Slow);
+    }
+
+    /// A lane's log could not take a publication: its subscribers have a gap, and are told so.
+    fn evacuate(&mut self, lane: LaneId) {
+        let Some(lane) = self.topics.lane_if(lane) else { return };
+        let everyone: Vec<_> = lane
+            .subscribers
+            .iter()
+            .filter_map(|subscriber| self.connections.id_at(subscriber.connection))
+            .collect();
+        for id in everyone {
+            self.close_with(id, CloseCode::TRY_AGAIN_LATER, "no memory", Ending::Budget);
+        }
+    }
+
+    /// All logs of the process together are too large: those who hold the most must leave theirs.
+    /// `false` if nobody blocked holds any.
+    pub(super) fn shed(&mut self) -> bool {
+        let mut marks: Vec<_> = self
+            .topics
+            .lanes()
+            .filter_map(|(id, lane)| {
+                let mark = *lane.lag_marks.front()?;
+                Some((lane.log.head() - mark.base, id, mark))
+            })
+            .collect();
+        marks.sort_unstable_by_key(|&(lag, ..)| std::cmp::Reverse(lag));
+        marks.truncate(SHED_PER_TICK_MAX);
+        let any = !marks.is_empty();
+        for (_, lane, mark) in marks {
+            if self.topics.lane_if(lane).is_some() {
+                self.overflow(lane, mark);
+            }
+        }
+        any
+    }
+
+    /// Whether a connection's output is to be left alone because it is behind.
+    pub(super) fn is_behind(&self, id: ConnectionId) -> bool {
+        self.connections.find(id).is_none_or(|c| c.flags.has(Flags::BLOCKED) || c.has_own())
+    }
+
+    /// What a connection has not been sent of its lane, bytes.
+    pub(super) fn backlog_bytes(&self, id: ConnectionId) -> u64 {
+        let Some(connection) = self.connections.find(id) else { return 0 };
+        let own = connection.outbox.as_ref().map_or(0, |outbox| outbox.bytes() as u64);
+        own + connection.seat.filter(|seat| seat.index != Seat::AWAY).map_or(0, |seat| {
+            let lane = self.topics.lane(seat.lane);
+            lane.log.head() - lane.subscribers[seat.index as usize].cursor
+        })
+    }
+}

@@ -1,0 +1,294 @@
+//! What happens on one core: connections, topics, timers and mail meet here and nowhere else.
+//!
+//! Knows: conn, topics, timers, the mesh, and the seam to the ring. Must not know: errno, frame
+//! bits, how the admin port speaks.
+//!
+//! One idea a file: `accept` (the opening handshake), `receive` (bytes in), `commands` (the JSON
+//! protocol), `publish` (publications in, ordered, out to all shards), `seats` (who sits in which
+//! lane), `fanout` (slices of sends), `own` (output for one connection), `lag` (full sockets,
+//! sweeps), `close` (endings), `upkeep` (timers, drain), `report` (answers to the control thread), `vitals` (sizes, for tests).
+
+mod accept;
+mod close;
+mod commands;
+mod fanout;
+mod lag;
+mod origin;
+mod own;
+mod publish;
+mod receive;
+mod report;
+mod seats;
+mod upkeep;
+mod vitals;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+pub use self::vitals::Vitals;
+use slab::Slab;
+use uringcast_mesh::grid::Node;
+use uringcast_ring::{
+    Completion, Io, ListenerId, SendTrouble, Token, error::RingError, pool::Pool,
+};
+
+use crate::{
+    clock::Now,
+    conn::table::Table,
+    ids::{ConnectionId, LaneId, NodeId, TopicId},
+    mail::Mail,
+    settings::Settings,
+    shared::{Shared, Stage},
+    timers::{Fixed, Spread, Various},
+    topics::{LagBounds, Topics, names::Names, sweep::Sweep},
+};
+
+/// The ring's listener of the data port.
+pub const DATA_LISTENER: ListenerId = ListenerId(0);
+/// The ring's listener of the publish port.
+pub const PUBLISH_LISTENER: ListenerId = ListenerId(1);
+
+/// Counts in the shard's own figures.
+macro_rules! count {
+    ($shard:ident.$field:ident) => {
+        $shard.shared.counters[$shard.index].$field.add(1)
+    };
+    ($shard:ident.$field:ident, $n:expr) => {
+        $shard.shared.counters[$shard.index].$field.add($n)
+    };
+}
+/// Takes away in the shard's own gauges.
+macro_rules! uncount {
+    ($shard:ident.$field:ident) => {
+        $shard.shared.counters[$shard.index].$field.sub(1)
+    };
+}
+use {count, uncount};
+
+/// Mail acted on in one tick at most.
+const MAIL_PER_TICK_MAX: usize = 512;
+/// Mail parked for shards whose rings are full, at most; beyond it publications are refused.
+const PARKED_MAX: usize = 1 << 16;
+/// With so much mail parked publishers are slowed.
+const PARKED_SLOW: usize = 1 << 10;
+/// A socket that was said to have room and had none is tried again after this.
+const WRITE_RETRY_NS: u64 = 20_000_000;
+/// Who broke a rule is closed once it was silent for so long: closing with input unread would be a
+/// reset, which may overtake our last words.
+const LINGER_NS: u64 = 200_000_000;
+/// How long overload is taken to last after the last sign of it.
+const OVERLOAD_NS: u64 = 100_000_000;
+
+/// What a shard is made of.
+#[derive(Debug)]
+pub struct Parts<I> {
+    /// Its ring, or the simulator's.
+    pub io: I,
+    /// The pool of its logs and publications.
+    pub pool: Pool,
+    /// Its place in the mesh; the control thread's is the last.
+    pub node: Node<Mail>,
+    /// What it obeys.
+    pub settings: Arc<Settings>,
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+}
+
+/// One core's shard.
+#[derive(Debug)]
+pub struct Shard<I: Io> {
+    io: I,
+    node: Node<Mail>,
+    settings: Arc<Settings>,
+    shared: Arc<Shared>,
+    index: usize,
+    shards: usize,
+    now: Now,
+
+    connections: Table,
+    topics: Topics,
+    sweeps: HashMap<u32, Sweep>,
+    acks: Slab<publish::PendingAck>,
+    own_queue: VecDeque<ConnectionId>,
+    /// Receives put off: the shared buffers were all out.
+    starved: Vec<ConnectionId>,
+    /// Publishers whose receive waits for the end of the overload.
+    slowed: Vec<ConnectionId>,
+    parked: Vec<VecDeque<Mail>>,
+
+    handshakes: Fixed,
+    closings: Fixed,
+    retries: Fixed,
+    lingers: Fixed,
+    pings: Spread,
+    heartbeats: Various,
+
+    overload_until_ns: u64,
+    overloaded: bool,
+    log_bytes_told: u64,
+    accepts_stopped: [bool; 2],
+    accepts_look_ns: u64,
+    drain: Option<upkeep::Drain>,
+    ended: bool,
+    sleeping: bool,
+    /// Names compared with new patterns in this tick.
+    comparisons: usize,
+    scratch: Scratch,
+}
+
+/// Memory for one step, kept from tick to tick.
+#[derive(Debug, Default)]
+struct Scratch {
+    head: Vec<u8>,
+    ids: Vec<TopicId>,
+    lanes: Vec<LaneId>,
+    mail: Vec<Mail>,
+    message: Vec<u8>,
+    troubles: Vec<SendTrouble>,
+}
+
+impl<I: Io> Shard<I> {
+    /// With nobody connected.
+    pub fn new(parts: Parts<I>, now: Now) -> Self {
+        let Parts { io, pool, node, settings, shared } = parts;
+        let names = Names::new(shared.hash_seed, settings.topics_max, settings.patterns_max);
+        let lag = LagBounds {
+            bytes_max: settings.lag_bytes_max,
+            messages_max: settings.lag_messages_max,
+        };
+        let nanos = |wait: Duration| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX / 2);
+        Self {
+            io,
+            index: node.id(),
+            shards: node.nodes() - 1,
+            now,
+            connections: Table::with_capacity(settings.connections_max as usize),
+            topics: Topics::new(names, pool, settings.lanes_max, lag),
+            sweeps: HashMap::new(),
+            acks: Slab::new(),
+            own_queue: VecDeque::new(),
+            starved: Vec::new(),
+            slowed: Vec::new(),
+            parked: (0..node.nodes()).map(|_| VecDeque::new()).collect(),
+            handshakes: Fixed::new(nanos(settings.handshake_timeout)),
+            closings: Fixed::new(nanos(settings.close_timeout)),
+            retries: Fixed::new(WRITE_RETRY_NS),
+            lingers: Fixed::new(LINGER_NS),
+            pings: Spread::new(nanos(settings.ping_interval), now.ns),
+            heartbeats: Various::default(),
+            overload_until_ns: 0,
+            overloaded: false,
+            log_bytes_told: 0,
+            accepts_stopped: [false; 2],
+            accepts_look_ns: 0,
+            drain: None,
+            ended: false,
+            sleeping: false,
+            comparisons: 0,
+            scratch: Scratch::default(),
+            node,
+            settings,
+            shared,
+        }
+    }
+
+    /// The ring, for the reactor to wait on.
+    pub fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// Whether the shard has ended: everyone is gone and nobody new comes.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// This shard's number among the nodes.
+    fn node_id(&self) -> NodeId {
+        NodeId(self.index as u16)
+    }
+
+    fn token(id: ConnectionId) -> Token {
+        Token { index: id.index, generation: id.generation }
+    }
+
+    /// Acts on a completion.
+    pub fn complete(&mut self, completion: Completion<I::Buffer>, now: Now) {
+        self.now = now;
+        match completion {
+            Completion::Accepted { listener, slot, peer } => self.accepted(listener, slot, peer),
+            Completion::AcceptFailed { listener, failure } => self.accept_failed(listener, failure),
+            Completion::Readable { token, hung_up } => self.readable(token.into(), hung_up),
+            Completion::PollEnded { token, readable } => self.poll_ended(token.into(), readable),
+            Completion::Received { token, data, armed } => {
+                self.received(token.into(), &data, armed);
+            }
+            Completion::ReceiveEnded { token, end } => self.receive_ended(token.into(), end),
+            Completion::Writable { token, cancelled } => self.writable(token.into(), cancelled),
+            Completion::Closed { token } => self.closed(token.into()),
+            Completion::Woken => {}
+        }
+    }
+
+    /// What there is to do besides completions: mail, timers, own output, one slice of a lane.
+    ///
+    /// # Errors
+    /// Only what the ring cannot go on after.
+    pub fn tick(&mut self, now: Now) -> Result<(), RingError> {
+        self.now = now;
+        if self.sleeping {
+            self.sleeping = false;
+            self.node.awake();
+        }
+        self.comparisons = 0;
+        self.read_mail();
+        self.upkeep();
+        self.send_own()?;
+        self.send_slice()?;
+        self.judge_lags();
+        self.tell_gauges();
+        Ok(())
+    }
+
+    /// How long the ring may wait before the next tick; `None` for as long as nothing happens. With
+    /// `Some(0)` it must not sleep. The mesh is told that the shard sleeps.
+    pub fn timeout(&mut self) -> Option<Duration> {
+        if self.topics.has_pending()
+            || !self.own_queue.is_empty()
+            || !self.starved.is_empty()
+            || self.parked.iter().any(|queue| !queue.is_empty())
+            || self.drain.as_ref().is_some_and(|drain| !drain.told_everyone())
+        {
+            return Some(Duration::ZERO);
+        }
+        if !self.node.prepare_sleep() {
+            return Some(Duration::ZERO);
+        }
+        self.sleeping = true;
+        // A stage that moved on after the last look would be slept over.
+        if self.shared.stage() >= Stage::Draining && self.drain.is_none() {
+            return Some(Duration::ZERO);
+        }
+        let deadline = self.next_deadline_ns()?;
+        Some(Duration::from_nanos(deadline.saturating_sub(self.now.ns)))
+    }
+
+    fn tell_gauges(&self) {
+        let counters = &self.shared.counters[self.index];
+        counters.connections.set(self.connections.len() as u64);
+        counters.topics.set(self.topics.names.topics_count() as u64);
+        counters.patterns.set(self.topics.names.patterns_count() as u64);
+        counters.lanes.set(self.topics.lanes_count() as u64);
+        counters.log_bytes.set(self.topics.memory.held_bytes);
+        counters.pool_bytes.set(self.topics.memory.pool.bytes() as u64);
+        counters.parked.set(self.parked.iter().map(|queue| queue.len() as u64).sum());
+    }
+}
+
+impl From<Token> for ConnectionId {
+    fn from(token: Token) -> Self {
+        Self { index: token.index, generation: token.generation }
+    }
+}

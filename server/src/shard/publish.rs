@@ -1,0 +1,373 @@
+//! Publications: in from publishers, ordered at the topic's home, out to every shard.
+//!
+//! Knows: homes, order, acknowledgements, mail. Must not know: who subscribes.
+
+use uringcast_mesh::grid::Wake;
+use uringcast_protocol::{
+    command::{ErrorCode, Id},
+    opcode::{CloseCode, Opcode},
+    publish::{parse_publish_line, publish_lines},
+    reply::{self, Published},
+    session::MessageKind,
+    writer,
+};
+use uringcast_ring::{Io, pool::Lease};
+
+use super::{MAIL_PER_TICK_MAX, PARKED_MAX, PARKED_SLOW, Shard, close::Ending, count};
+use crate::{
+    conn::Publishing,
+    home::home_of,
+    ids::{ConnectionId, TopicId},
+    mail::{Ingest, Mail, Origin, Publisher, Refusal},
+    payload::{self, Claim},
+    publication::{self, Order, Publication},
+    settings::{Content, Kind},
+    topics::log::Boundary,
+};
+
+/// An answer that a publisher waits for.
+#[derive(Debug)]
+pub(super) struct PendingAck {
+    /// The command's id.
+    pub(super) request: Option<Id>,
+    /// Its topic.
+    pub(super) topic: Box<str>,
+}
+
+/// Answers waited for at most, by all publishers of a shard.
+const ACKS_MAX: usize = 1 << 20;
+
+impl<I: Io> Shard<I> {
+    /// The kind and content that the rules give a topic.
+    pub(super) fn rule_of(&self, name: &str) -> (Kind, Content) {
+        self.settings
+            .topic_rules
+            .iter()
+            .find(|rule| rule.pattern.matches(name))
+            .map_or_else(Default::default, |rule| (rule.kind, rule.content))
+    }
+
+    /// What a topic's payloads are.
+    pub(super) fn content_of(&self, name: &str, hash: u64) -> Content {
+        let known = self.topics.names.find(name, hash);
+        known.map_or_else(|| self.rule_of(name).1, |id| self.topics.names.topic(id).content)
+    }
+
+    /// Whether nothing more can be taken in for now.
+    pub(super) fn is_congested(&self) -> bool {
+        self.overloaded
+            || self.acks.len() >= ACKS_MAX
+            || self.parked.iter().any(|queue| queue.len() >= PARKED_MAX)
+    }
+
+    /// A publisher's message is complete.
+    pub(super) fn published_message(
+        &mut self,
+        id: ConnectionId,
+        publishing: &mut Publishing,
+        kind: MessageKind,
+    ) {
+        let Some(topic) = &publishing.topic else {
+            return self.published_lines(id, publishing);
+        };
+        let payload_bytes = std::mem::take(&mut publishing.draft_bytes);
+        let lease = match publishing.draft.take() {
+            Some(lease) => Ok(lease),
+            // A message without a single byte.
+            None => publication::reserve(&mut self.topics.memory.pool, &topic.name, 0),
+        };
+        let ack = publishing.ack.then(|| PendingAck { request: None, topic: topic.name.clone() });
+        let origin = self.origin(id, ack);
+        let Ok(lease) = lease else { return self.refused(origin, ErrorCode::Busy) };
+        let start = publication::payload_offset(&topic.name);
+        let message = &lease[start..start + payload_bytes];
+        // Text stays text and binary stays binary, whatever the topic's rule takes it for.
+        let (claim, opcode) = match kind {
+            MessageKind::Text => (Claim::Unknown, Opcode::Text),
+            MessageKind::Binary => (Claim::Binary, Opcode::Binary),
+        };
+        let Ok(content) = payload::settle(topic.content, claim, message) else {
+            return self.refused(origin, ErrorCode::PayloadInvalid);
+        };
+        let draft = publication::finish_draft(
+            &mut self.topics.memory.pool,
+            lease,
+            &topic.name,
+            topic.hash,
+            payload_bytes,
+            content,
+            opcode,
+        );
+        match draft {
+            Ok(lease) => self.ingest(lease, origin, None),
+            Err(_) => self.refused(origin, ErrorCode::Busy),
+        }
+    }
+
+    fn published_lines(&mut self, id: ConnectionId, publishing: &mut Publishing) {
+        let lines = std::mem::take(&mut publishing.lines);
+        for line in publish_lines(&lines) {
+            match parse_publish_line(line) {
+                Ok(line) if line.snapshot => {
+                    let ack = Some(PendingAck { request: None, topic: line.topic.as_ref().into() });
+                    let origin = self.origin(id, ack);
+                    self.refused(origin, ErrorCode::BadRequest);
+                }
+                Ok(line) => {
+                    let ack = publishing
+                        .ack
+                        .then(|| PendingAck { request: None, topic: line.topic.as_ref().into() });
+                    let origin = self.origin(id, ack);
+                    self.publish_data(origin, &line.topic, &line.data, line.pub_seq);
+                }
+                Err(error) => {
+                    count!(self.publications_invalid);
+                    self.tell_publisher(id, |out| {
+                        reply::write_error(out, None, error.code, error.message);
+                    });
+                }
+            }
+        }
+        publishing.lines = lines;
+        publishing.lines.clear();
+    }
+
+    fn origin(&mut self, id: ConnectionId, ack: Option<PendingAck>) -> Origin {
+        // Beyond the bound publications still go; only their answers do not.
+        let ack = ack
+            .filter(|_| self.acks.len() < ACKS_MAX)
+            .map(|pending| self.acks.insert(pending) as u32);
+        Origin { node: self.node_id(), publisher: Publisher::Connection { id, ack } }
+    }
+
+    /// Sends a draft to its topic's home.
+    pub(super) fn ingest(&mut self, lease: Lease, origin: Origin, pub_seq: Option<u64>) {
+        let (_, hash) = publication::draft_topic(&lease);
+        let home = usize::from(home_of(hash, self.shards).0);
+        let ingest = Ingest { lease, origin, pub_seq };
+        if home == self.index {
+            self.order(ingest);
+        } else if self.parked[home].len() >= PARKED_MAX {
+            self.refused(origin, ErrorCode::Busy);
+        } else {
+            self.post(home, Mail::Ingest(ingest));
+        }
+    }
+
+    /// At a topic's home: gives a draft its number and time, and sends it to every shard.
+    fn order(&mut self, ingest: Ingest) {
+        let Ingest { lease, origin, pub_seq } = ingest;
+        let (name, hash) = publication::draft_topic(&lease);
+        let topic = match self.topics.names.find(name, hash) {
+            Some(topic) => topic,
+            None => {
+                let (kind, content) = self.rule_of(name);
+                match self.topics.names.create(name, hash, kind, content, rand::random()) {
+                    Ok(topic) => topic,
+                    Err(_) => return self.refused(origin, ErrorCode::Limit),
+                }
+            }
+        };
+        let state = self.topics.names.topic_mut(topic);
+        if let (Some(new), Some(last)) = (pub_seq, state.pub_seq)
+            && new <= last
+        {
+            let refusal = Refusal::Duplicate { epoch: state.epoch, seq: state.seq };
+            return self.answer_refused(origin, refusal);
+        }
+        let order = Order { epoch: state.epoch, seq: state.seq + 1, ts_us: self.now.utc_us };
+        let pool = &mut self.topics.memory.pool;
+        let Ok(publication) = publication::order(pool, lease, order, &mut self.scratch.head) else {
+            return self.refused(origin, ErrorCode::Busy);
+        };
+        let state = self.topics.names.topic_mut(topic);
+        state.pub_seq = pub_seq.or(state.pub_seq);
+        count!(self.publications);
+        count!(self.publications_bytes, publication.payload_bytes() as u64);
+        for node in 0..self.shards {
+            if node != self.index {
+                let theirs = (usize::from(origin.node.0) == node).then_some(origin);
+                let frame = publication.frame().clone();
+                self.post(node, Mail::Publication { frame, origin: theirs });
+            }
+        }
+        self.append(topic, &publication);
+        match origin.publisher {
+            Publisher::Request { ticket } => {
+                let Order { epoch, seq, .. } = order;
+                self.post(self.shards, Mail::Published { ticket, epoch, seq });
+            }
+            Publisher::Connection { .. } if usize::from(origin.node.0) == self.index => {
+                self.acknowledge(origin, order.epoch, order.seq, false);
+            }
+            Publisher::Connection { .. } => {}
+        }
+    }
+
+    fn append(&mut self, topic: TopicId, publication: &Publication) {
+        self.topics.publish(topic, publication, self.now.ns);
+        self.judge_failures();
+    }
+
+    /// A publication that its home has ordered.
+    fn deliver(&mut self, publication: &Publication, origin: Option<Origin>) {
+        let (name, hash) = (publication.topic(), publication.topic_hash());
+        let known = self.topics.names.find(name, hash);
+        let topic = match known {
+            Some(topic) => topic,
+            None => {
+                let (kind, content) = self.rule_of(name);
+                // Its home had room for it: the bound is judged there and nowhere else, or shards
+                // would differ in what they drop.
+                self.topics.names.create_ordered(name, hash, kind, content, publication.epoch())
+            }
+        };
+        self.topics.names.topic_mut(topic).epoch = publication.epoch();
+        self.append(topic, publication);
+        if let Some(origin) = origin {
+            self.acknowledge(origin, publication.epoch(), publication.seq(), false);
+        }
+    }
+
+    /// A publication is not published.
+    pub(super) fn refused(&mut self, origin: Origin, code: ErrorCode) {
+        self.answer_refused(origin, Refusal::Code(code));
+    }
+
+    fn answer_refused(&mut self, origin: Origin, refusal: Refusal) {
+        match refusal {
+            Refusal::Duplicate { .. } => count!(self.publications_duplicate),
+            Refusal::Code(ErrorCode::Busy) => count!(self.publications_busy),
+            Refusal::Code(ErrorCode::Limit) => count!(self.publications_limit),
+            Refusal::Code(_) => count!(self.publications_invalid),
+        }
+        let node = usize::from(origin.node.0);
+        if node == self.index {
+            self.tell_refused(origin, refusal);
+        } else {
+            self.post(node, Mail::Refused { origin, refusal });
+        }
+    }
+
+    fn tell_refused(&mut self, origin: Origin, refusal: Refusal) {
+        match refusal {
+            Refusal::Duplicate { epoch, seq } => self.acknowledge(origin, epoch, seq, true),
+            Refusal::Code(code) => {
+                let Publisher::Connection { id, ack } = origin.publisher else { return };
+                let pending = ack.and_then(|ack| self.acks.try_remove(ack as usize));
+                let request = pending.and_then(|pending| pending.request);
+                // Told in any case: a publisher that wants no acknowledgements still must know.
+                self.tell_publisher(id, |out| {
+                    reply::write_error(out, request.as_ref(), code, "not published");
+                });
+                if code == ErrorCode::Busy && ack.is_none() {
+                    let reason = "publications refused";
+                    self.close_with(id, CloseCode::TRY_AGAIN_LATER, reason, Ending::Budget);
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, origin: Origin, epoch: u64, seq: u64, duplicate: bool) {
+        let Publisher::Connection { id, ack: Some(ack) } = origin.publisher else { return };
+        let Some(PendingAck { request, topic }) = self.acks.try_remove(ack as usize) else {
+            return;
+        };
+        self.tell_publisher(id, |out| {
+            let published =
+                Published { topic: &topic, epoch, seq, duplicate, snapshot_wanted: false };
+            reply::write_published(out, request.as_ref(), &published);
+        });
+    }
+
+    fn tell_publisher(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut message = Vec::new();
+        write(&mut message);
+        self.own(id, Boundary::Message, |out| {
+            writer::write_message(out, Opcode::Text, &message, None);
+        });
+    }
+
+    /// Sends mail, or parks it where the other's ring is full.
+    pub(super) fn post(&mut self, to: usize, mail: Mail) {
+        if self.parked[to].is_empty() {
+            match self.node.send(to, mail) {
+                Ok(Wake::Needed) => self.io.wake(to),
+                Ok(Wake::NotNeeded) => {}
+                Err(mail) => {
+                    count!(self.mesh_full);
+                    self.parked[to].push_back(mail);
+                }
+            }
+        } else {
+            self.parked[to].push_back(mail);
+        }
+    }
+
+    /// Sends what was parked, as far as there is room now. Whether publishers are to be slowed
+    /// because of what is left.
+    pub(super) fn post_parked(&mut self) -> bool {
+        let mut most = 0;
+        for to in 0..self.parked.len() {
+            while let Some(mail) = self.parked[to].pop_front() {
+                match self.node.send(to, mail) {
+                    Ok(Wake::Needed) => self.io.wake(to),
+                    Ok(Wake::NotNeeded) => {}
+                    Err(mail) => {
+                        self.parked[to].push_front(mail);
+                        break;
+                    }
+                }
+            }
+            most = most.max(self.parked[to].len());
+        }
+        most >= PARKED_SLOW
+    }
+
+    pub(super) fn read_mail(&mut self) {
+        let mut mail = std::mem::take(&mut self.scratch.mail);
+        self.node.receive(MAIL_PER_TICK_MAX, |_, message| mail.push(message));
+        for message in mail.drain(..) {
+            match message {
+                Mail::Ingest(ingest) => self.order(ingest),
+                Mail::Publication { frame, origin } => {
+                    self.deliver(&Publication::from_frame(frame), origin);
+                }
+                Mail::Refused { origin, refusal } => self.tell_refused(origin, refusal),
+                Mail::DeleteTopic { topic, ticket } => self.delete_topic(&topic, ticket),
+                Mail::Forget { topic } => self.forget_topic(&topic),
+                Mail::Ask { ticket, question } => {
+                    let answer = self.answer(question);
+                    self.post(self.shards, Mail::Answer { ticket, answer });
+                }
+                // The control thread's.
+                Mail::Published { .. } | Mail::Answer { .. } => {}
+            }
+        }
+        self.scratch.mail = mail;
+    }
+
+    /// Only the topic's home deletes it, and tells the others in the order of its publications.
+    fn delete_topic(&mut self, topic: &str, ticket: u64) {
+        let hash = self.topics.names.hash(topic);
+        let home = usize::from(home_of(hash, self.shards).0) == self.index;
+        let known = home && self.topics.names.find(topic, hash).is_some();
+        if known {
+            self.forget_topic(topic);
+            for node in 0..self.shards {
+                if node != self.index {
+                    self.post(node, Mail::Forget { topic: topic.into() });
+                }
+            }
+        }
+        let answer = crate::mail::Answer::Deleted(known);
+        self.post(self.shards, Mail::Answer { ticket, answer });
+    }
+
+    fn forget_topic(&mut self, topic: &str) {
+        let hash = self.topics.names.hash(topic);
+        if let Some(id) = self.topics.names.find(topic, hash) {
+            self.topics.names.remove(id);
+        }
+    }
+}

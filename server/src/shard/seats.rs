@@ -1,0 +1,291 @@
+//! Who sits in which lane, and how a connection moves from one to another without losing or
+//! repeating a message.
+//!
+//! Knows: a connection's seat and a lane's subscribers. Must not know: names and commands.
+//!
+//! A connection that changes its interest is still owed what its old lane holds for it: that becomes
+//! a range of its own output, then comes the answer, then the new lane from its head on.
+
+use uringcast_ring::Io;
+
+use super::{Shard, count, uncount};
+use crate::{
+    conn::{Flags, Phase, Seat, outbox::Pending},
+    ids::{ConnectionId, EntryId, LaneId},
+    publication::Format,
+    settings::Kind,
+    topics::log::{Boundary, Detached},
+};
+
+/// Why a seat could not be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It lags; in a moment perhaps.
+    Busy,
+    /// A bound was reached.
+    Limit,
+}
+
+/// What a connection is still sent of the lane it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// Everything up to the head.
+    All,
+    /// What it is in the middle of, up to such a boundary.
+    Begun(Boundary),
+    /// Nothing.
+    Nothing,
+}
+
+impl<I: Io> Shard<I> {
+    /// Gives a connection the interest `entries` (rising, may be empty). `answer` is written between
+    /// what was published before and what is after.
+    ///
+    /// # Errors
+    /// Nothing was changed and nothing written.
+    pub(super) fn change_seat(
+        &mut self,
+        id: ConnectionId,
+        entries: &[EntryId],
+        format: Format,
+        answer: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Refused> {
+        let Some(connection) = self.connections.find(id) else { return Ok(()) };
+        let old = connection.seat;
+        if connection.flags.has(Flags::SWEEPING) {
+            return self.change_sweeping_seat(id, entries, format, answer);
+        }
+        let sole = old.is_some_and(|seat| {
+            let lane = self.topics.lane(seat.lane);
+            lane.subscribers.len() == 1 && lane.sweeping == 0 && lane.log.readers() == 1
+        });
+        if let (true, Some(seat)) = (sole, old)
+            && self.topics.change_interest(seat.lane, entries)
+        {
+            self.owe_all(id);
+            self.own_bytes(id, answer);
+            return Ok(());
+        }
+        let new = if entries.is_empty() {
+            None
+        } else {
+            Some(self.topics.lane_for(entries, format).map_err(|_| Refused::Limit)?)
+        };
+        if old.map(|seat| seat.lane) == new && new.is_some() {
+            self.own(id, Boundary::Message, answer);
+            return Ok(());
+        }
+        self.vacate(id, Owed::All);
+        if let Some(lane) = new {
+            self.take_seat(id, lane);
+        }
+        self.own_bytes(id, answer);
+        Ok(())
+    }
+
+    /// Only to less: what is new to it would need another state of its sweep.
+    fn change_sweeping_seat(
+        &mut self,
+        id: ConnectionId,
+        entries: &[EntryId],
+        format: Format,
+        answer: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Refused> {
+        let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { return Ok(()) };
+        let interest = &self.topics.lane(seat.lane).interest;
+        if entries.iter().any(|e| interest.binary_search_by_key(e, |m| m.entry).is_err()) {
+            return Err(Refused::Busy);
+        }
+        // An event that its sweep has still to send must not be lost with the subscription.
+        let names = &self.topics.names;
+        let mut gone = interest.iter().filter(|m| entries.binary_search(&m.entry).is_err());
+        if gone.any(|m| {
+            names.entry(m.entry).topics.iter().any(|&t| names.topic(t).kind == Kind::Event)
+        }) {
+            return Err(Refused::Busy);
+        }
+        if entries.is_empty() {
+            self.vacate(id, Owed::Nothing);
+        } else {
+            let lane = self.topics.lane_for(entries, format).map_err(|_| Refused::Limit)?;
+            let missed = self.topics.lane(seat.lane).log.messages();
+            self.topics.lane_mut(seat.lane).0.sweeping -= 1;
+            let (new, _) = self.topics.lane_mut(lane);
+            new.sweeping += 1;
+            if let Some(sweep) = self.sweeps.get_mut(&id.index) {
+                // What it missed so far moves along; the two lanes count apart.
+                let before = missed.wrapping_sub(sweep.left_at_messages);
+                sweep.left_at_messages = new.log.messages().wrapping_sub(before);
+            }
+            if let Some(connection) = self.connections.find_mut(id) {
+                connection.seat = Some(Seat { lane, index: Seat::AWAY });
+            }
+            self.topics.release_lane(seat.lane);
+        }
+        self.own_bytes(id, answer);
+        Ok(())
+    }
+
+    /// Seats a connection at a lane's head, held back until its own output is out.
+    pub(super) fn take_seat(&mut self, id: ConnectionId, lane_id: LaneId) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        let (lane, _) = self.topics.lane_mut(lane_id);
+        let index = lane.join(id.index, connection.slot.0);
+        if connection.seat.is_none() {
+            count!(self.subscribers);
+        }
+        connection.seat = Some(Seat { lane: lane_id, index });
+        // Who is blocked already is not told so again: its lag in this lane counts from here.
+        let blocked = connection.flags.has(Flags::BLOCKED);
+        connection.lag_base = if blocked { lane.mark_lag(id) } else { u64::MAX };
+        self.settle_hold(id);
+    }
+
+    /// Takes a connection out of its lane; what it is owed becomes own output.
+    pub(super) fn vacate(&mut self, id: ConnectionId, owed: Owed) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let Some(seat) = connection.seat else { return };
+        if seat.index != Seat::AWAY {
+            match owed {
+                Owed::All => self.owe_all(id),
+                Owed::Begun(boundary) => self.owe_begun(id, boundary),
+                Owed::Nothing => {}
+            }
+        }
+        self.leave_lane(id, seat);
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.seat = None;
+            connection.lag_base = u64::MAX;
+        }
+        uncount!(self.subscribers);
+    }
+
+    /// Out of the lane's lists; the seat itself stays to be set by the caller.
+    pub(super) fn leave_lane(&mut self, id: ConnectionId, seat: Seat) {
+        let (lane, memory) = self.topics.lane_mut(seat.lane);
+        if seat.index == Seat::AWAY {
+            lane.sweeping -= 1;
+            self.end_sweep(id);
+        } else if let Some(moved) = lane.leave(seat.index, memory)
+            && let Some(moved) = self.connections.id_at(moved)
+            && let Some(other) = self.connections.find_mut(moved)
+            && let Some(other_seat) = &mut other.seat
+        {
+            other_seat.index = seat.index;
+        }
+        self.topics.release_lane(seat.lane);
+    }
+
+    /// All that its lane holds for a connection becomes a range of its own output, and its cursor
+    /// moves to the head. The range is marked: it must not hold the log for ever.
+    pub(super) fn owe_all(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        let Some(Seat { lane: lane_id, index }) = connection.seat else { return };
+        if index == Seat::AWAY {
+            return;
+        }
+        let (lane, memory) = self.topics.lane_mut(lane_id);
+        let (cursor, head) = (lane.subscribers[index as usize].cursor, lane.log.head());
+        if head > cursor {
+            lane.log.join_at(cursor);
+            lane.advance(index, head, memory);
+            let base = lane.mark_lag(id);
+            if connection.flags.has(Flags::BLOCKED) {
+                connection.lag_base = base;
+            }
+            connection.outbox.get_or_insert_default().push_range(lane_id, cursor, head);
+            self.queue_own(id);
+        }
+    }
+
+    /// What a connection is in the middle of becomes own output, held apart from the log, and its
+    /// cursor moves to the boundary. Own output that is there already ends at such a boundary.
+    pub(super) fn owe_begun(&mut self, id: ConnectionId, boundary: Boundary) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        let Some(Seat { lane: lane_id, index }) = connection.seat else { return };
+        if index == Seat::AWAY {
+            return;
+        }
+        let (lane, memory) = self.topics.lane_mut(lane_id);
+        let cursor = lane.subscribers[index as usize].cursor;
+        let to = lane.log.boundary(cursor, boundary);
+        if to > cursor {
+            count!(self.deliveries, lane.log.messages_between(cursor, to));
+            let outbox = connection.outbox.get_or_insert_default();
+            match lane.log.detach(cursor, to) {
+                Some(Detached::Bytes(bytes)) => {
+                    outbox.push_bytes(|out| out.extend_from_slice(bytes));
+                }
+                Some(Detached::Shared { frame, at, to }) => outbox.push_shared(frame, at, to),
+                None => {}
+            }
+            lane.advance(index, to, memory);
+            self.queue_own(id);
+        }
+    }
+
+    /// Takes out of a connection's own output what need not be sent any more: ranges of lanes, but
+    /// for the frame that it is in the middle of, and what comes after them: an answer or a last
+    /// value there would stand behind a gap, or inside an unfinished message.
+    pub(super) fn cut_ranges(&mut self, id: ConnectionId) {
+        let Some(outbox) =
+            self.connections.find_mut(id).and_then(|connection| connection.outbox.as_mut())
+        else {
+            return;
+        };
+        let mut dropped = Vec::new();
+        let mut cut = false;
+        for (place, piece) in outbox.take_pieces().into_iter().enumerate() {
+            let Pending::Range { lane: lane_id, at, .. } = piece else {
+                if !cut {
+                    outbox.put_back(piece);
+                }
+                continue;
+            };
+            let log = &self.topics.lane(lane_id).log;
+            if place == 0 {
+                let to = log.boundary(at, Boundary::Frame);
+                match log.detach(at, to).filter(|_| to > at) {
+                    Some(Detached::Bytes(bytes)) => {
+                        outbox.put_back(Pending::Bytes(bytes.to_vec()));
+                    }
+                    Some(Detached::Shared { frame, at, to }) => {
+                        outbox.put_back(Pending::Shared { frame, at, to });
+                    }
+                    None => {}
+                }
+                count!(self.deliveries, log.messages_between(at, to));
+            }
+            cut = true;
+            dropped.push(piece);
+        }
+        for range in dropped {
+            self.forgive(range);
+        }
+    }
+
+    /// Gives up what is left of a range that a connection was owed.
+    pub(super) fn forgive(&mut self, piece: Pending) {
+        if let Pending::Range { lane, at, .. } = piece {
+            let (log_lane, memory) = self.topics.lane_mut(lane);
+            log_lane.log.leave(at, memory);
+            self.topics.release_lane(lane);
+        }
+    }
+
+    /// Holds a subscriber back, or no longer, as its connection's state wants it.
+    pub(super) fn settle_hold(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let Some(Seat { lane, index }) = connection.seat else { return };
+        if index == Seat::AWAY {
+            return;
+        }
+        let held = connection.phase != Phase::Open
+            || connection.has_own()
+            || connection.flags.has(Flags::BLOCKED);
+        self.topics.lane_mut(lane).0.hold(index, held);
+        if !held {
+            self.topics.enqueue(lane);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What time brings: timeouts, pings, heartbeats, overload, the end of the process.
+//!
+//! Knows: deadlines and stages. Must not know: what connections say.
+
+use std::sync::atomic::Ordering;
+
+use uringcast_protocol::{opcode::CloseCode, refusal::Refusal, writer};
+use uringcast_ring::{Io, Operation};
+
+use super::{OVERLOAD_NS, Shard, close::Ending, count};
+use crate::{
+    conn::{Flags, Phase, Role},
+    ids::ConnectionId,
+    shared::Stage,
+    topics::log::Boundary,
+};
+
+/// Connections told to go in one tick.
+const DRAIN_SLICE: u32 = 256;
+/// A drain ends after this, whoever is left.
+const DRAIN_NS_MAX: u64 = 8_000_000_000;
+/// While publishers are held back, the reason is looked at again after this.
+const SLOWED_LOOK_NS: u64 = 10_000_000;
+/// Clients are told to come back after so long, spread so that they do not all come at once, ms.
+const RECONNECT_MS: std::ops::Range<u64> = 500..5_000;
+/// Log bytes are told to the process in steps of so many.
+const LOG_BYTES_STEP: u64 = 64 << 10;
+
+/// Everyone is told to go.
+#[derive(Debug)]
+pub(super) struct Drain {
+    started_ns: u64,
+    next: u32,
+    end: u32,
+}
+
+impl Drain {
+    pub(super) fn told_everyone(&self) -> bool {
+        self.next >= self.end
+    }
+}
+
+/// Clients are told to come back at times spread evenly: neighbours are a golden ratio apart.
+fn reconnect_after_ms(index: u32) -> u64 {
+    let spread = u64::from(index.wrapping_mul(0x9e37_79b9));
+    let range = RECONNECT_MS.end - RECONNECT_MS.start;
+    RECONNECT_MS.start + ((spread * range) >> 32)
+}
+
+impl<I: Io> Shard<I> {
+    pub(super) fn upkeep(&mut self) {
+        self.feed_starved();
+        self.run_timers();
+        self.ping();
+        self.tell_log_bytes();
+        self.watch_overload();
+        self.drain();
+    }
+
+    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
+        let slowed = !self.slowed.is_empty() || self.overloaded;
+        let looks = slowed.then_some(self.now.ns + SLOWED_LOOK_NS);
+        let accepts = self.accepts_stopped.contains(&true).then_some(self.accepts_look_ns);
+        let drain = self.drain.as_ref().map(|drain| drain.started_ns + DRAIN_NS_MAX);
+        let pings = (!self.connections.is_empty()).then(|| self.pings.next_ns());
+        [
+            self.handshakes.next_ns(),
+            self.closings.next_ns(),
+            self.retries.next_ns(),
+            self.lingers.next_ns(),
+            self.heartbeats.next_ns(),
+            looks,
+            accepts,
+            drain,
+            pings,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now.ns;
+        while let Some(id) = self.handshakes.pop(now) {
+            if self.connections.find(id).is_some_and(|c| c.phase == Phase::Handshake) {
+                self.refuse(id, Refusal::Timeout);
+            }
+        }
+        while let Some(id) = self.closings.pop(now) {
+            self.closing_is_due(id);
+        }
+        while let Some(id) = self.retries.pop(now) {
+            if self.connections.find(id).is_some_and(|c| c.phase < Phase::Ending) {
+                self.unblock(id);
+            }
+        }
+        while let Some(id) = self.lingers.pop(now) {
+            self.linger_is_due(id);
+        }
+        while let Some((id, every_ms)) = self.heartbeats.pop(now) {
+            if self.heartbeat(id) {
+                self.heartbeats.start(now + u64::from(every_ms) * 1_000_000, id, every_ms);
+            }
+        }
+        if self.accepts_stopped.contains(&true) && now >= self.accepts_look_ns {
+            self.resume_accepts();
+        }
+    }
+
+    /// Pings those whose turn it is, and closes those who have not answered theirs.
+    fn ping(&mut self) {
+        let Some(turn) = self.pings.pop(self.now.ns) else { return };
+        let end = self.connections.end();
+        let wait_ns = u64::try_from(self.settings.pong_timeout.as_nanos()).unwrap_or(u64::MAX);
+        let ago = self.pings.turns_in(wait_ns).min(self.pings.turns() - 1);
+        for index in self.pings.indices(turn, ago, end) {
+            let Some(id) = self.connections.id_at(index) else { continue };
+            let Some(connection) = self.connections.find(id) else { continue };
+            // Whose answer may be there and was not received, because we do not read, is not silent.
+            let deaf = connection.flags.has(Flags::READ_PARKED) || connection.stops_reading();
+            if connection.phase == Phase::Open && connection.flags.has(Flags::PING_OUT) && !deaf {
+                self.close_with(
+                    id,
+                    CloseCode::POLICY_VIOLATION,
+                    "no answer to a ping",
+                    Ending::PingTimeout,
+                );
+            }
+        }
+        for index in self.pings.indices(turn, 0, end) {
+            let Some(id) = self.connections.id_at(index) else { continue };
+            // Who takes nothing can't be asked; their lag and TCP_USER_TIMEOUT judge them.
+            let Some(connection) = self.connections.find_mut(id) else { continue };
+            if connection.phase == Phase::Open
+                && !connection.flags.has(Flags::BLOCKED)
+                && !connection.has_own()
+            {
+                connection.flags.set(Flags::PING_OUT);
+                count!(self.pings);
+                self.own(id, Boundary::Frame, |out| writer::write_ping(out, b"", None));
+            }
+        }
+    }
+
+    /// Keeps the process's sum of log bytes right, and the logs within their bound.
+    fn tell_log_bytes(&mut self) {
+        let held = self.topics.memory.held_bytes;
+        let told = self.log_bytes_told;
+        if held.abs_diff(told) >= LOG_BYTES_STEP || held == 0 && told != 0 {
+            if held > told {
+                self.shared.log_bytes.fetch_add(held - told, Ordering::Relaxed);
+            } else {
+                self.shared.log_bytes.fetch_sub(told - held, Ordering::Relaxed);
+            }
+            self.log_bytes_told = held;
+        }
+        if held > 0
+            && self.shared.log_bytes.load(Ordering::Relaxed) > self.settings.log_bytes_max
+            && !self.shed()
+        {
+            // Nobody is blocked: it is we who are too slow.
+            self.overload_until_ns = self.now.ns + OVERLOAD_NS;
+        }
+    }
+
+    /// Slows publishers while any shard is overloaded.
+    fn watch_overload(&mut self) {
+        let parked = self.post_parked();
+        let mine = parked || self.now.ns < self.overload_until_ns;
+        let flag = &self.shared.overloaded[self.index];
+        if flag.load(Ordering::Relaxed) != mine {
+            flag.store(mine, Ordering::Relaxed);
+            self.shared.counters[self.index].overloaded.set(u64::from(mine));
+        }
+        let any = mine || self.shared.any_overloaded();
+        if any == self.overloaded {
+            return;
+        }
+        self.overloaded = any;
+        if any {
+            let publishers: Vec<ConnectionId> = self
+                .connections
+                .iter()
+                .filter(|(_, c)| c.role == Role::Publisher && c.flags.has(Flags::RECEIVE_ARMED))
+                .map(|(id, _)| id)
+                .collect();
+            for id in publishers {
+                self.io.cancel(Operation::Receive, Self::token(id));
+            }
+        } else {
+            for id in std::mem::take(&mut self.slowed) {
+                if let Some(connection) = self.connections.find_mut(id) {
+                    connection.flags.clear(Flags::READ_PARKED);
+                    self.resume_reading(id);
+                }
+            }
+        }
+    }
+
+    /// Tells everyone to go, a slice at a time, once the process is to end.
+    fn drain(&mut self) {
+        let stage = self.shared.stage();
+        if stage < Stage::Draining || self.ended {
+            return;
+        }
+        let (now, all) = (self.now.ns, self.connections.end());
+        let drain = self.drain.get_or_insert_with(|| {
+            self.io.stop_accepting();
+            Drain { started_ns: now, next: 0, end: all }
+        });
+        let slice = drain.next..drain.end.min(drain.next + DRAIN_SLICE);
+        drain.next = slice.end;
+        let late = now >= drain.started_ns + DRAIN_NS_MAX;
+        for index in slice {
+            let Some(id) = self.connections.id_at(index) else { continue };
+            match self.connections.find(id).map(|connection| connection.phase) {
+                Some(Phase::Handshake) => self.refuse(id, Refusal::Draining),
+                Some(Phase::Open) => self.go_away(id, reconnect_after_ms(index)),
+                _ => {}
+            }
+        }
+        if self.connections.is_empty() || late || stage == Stage::Aborting {
+            self.ended = true;
+            self.shared.ended[self.index].store(true, Ordering::Release);
+        }
+    }
+}
