@@ -1,0 +1,256 @@
+//! Single bugs that were found, each by the shortest way to it.
+//!
+//! Knows: one client's steps at a time. Must not know: dice; nothing here is left to chance.
+
+use std::time::Duration;
+
+use uringcast_protocol::Opcode;
+
+use crate::{
+    clients::{Client, Role},
+    dice::Dice,
+    net::{Faults, Net},
+    oracle::{Content, Entry, Seqs, check_subscriber},
+    publisher::Publisher,
+    subscriber::Subscriber,
+    wire::{Pace, Stage, Wire},
+    world::{Plan, World, usual_settings},
+};
+
+/// A world of one shard, in which nothing goes wrong by itself.
+fn world(change: impl FnOnce(&mut uringcast::settings::Settings)) -> World {
+    world_of(4, change)
+}
+
+fn world_of(topics: usize, change: impl FnOnce(&mut uringcast::settings::Settings)) -> World {
+    let plan = Plan {
+        shards: 1,
+        calm: true,
+        steps: 0,
+        topics,
+        clients_max: 10,
+        pad_max: 30_000,
+        faults: Faults::default(),
+        drain: false,
+        cycles: 1,
+        jumps: false,
+        poor: false,
+    };
+    let mut settings = usual_settings();
+    change(&mut settings);
+    World::new(plan, Dice::new(1), settings)
+}
+
+fn subscriber(world: &mut World, path: Result<&[&str], &str>, room: usize) -> usize {
+    let mut wire = Wire::new(&mut world.net.borrow_mut(), 0, 0, room);
+    let seqs = world.seqs(0);
+    let role = Role::Subscriber(match path {
+        Ok(topics) => Subscriber::json(&mut wire, topics, false, seqs),
+        Err(raw) => Subscriber::raw(&mut wire, raw, seqs),
+    });
+    world.clients.push(Client { wire, role, observer: false });
+    world.settle();
+    world.clients.len() - 1
+}
+
+fn publisher(world: &mut World, topic: usize) -> usize {
+    let mut wire = Wire::new(&mut world.net.borrow_mut(), 0, 1, 1 << 20);
+    let me = world.clients.len();
+    let role = Publisher::new(&mut wire, &world.truth, me, Some(topic), false);
+    world.clients.push(Client { wire, role: Role::Publisher(role), observer: false });
+    world.settle();
+    me
+}
+
+fn publish(world: &mut World, who: usize, topic: usize, pad: usize) {
+    let id = world.truth.publish(topic, Content::Json, pad, who);
+    let payload = world.truth.published[id].payload.clone();
+    world.clients[who].wire.say(&mut world.net.borrow_mut(), Opcode::Text, &payload);
+    world.settle();
+}
+
+/// A JSON subscriber asks for something.
+fn ask(
+    world: &mut World,
+    who: usize,
+    ask: impl FnOnce(&mut Subscriber, &mut Net, &mut Wire, Seqs),
+) {
+    let seqs = world.seqs(0);
+    let net = &mut *world.net.borrow_mut();
+    let Client { wire, role: Role::Subscriber(subscriber), .. } = &mut world.clients[who] else {
+        unreachable!("a subscriber")
+    };
+    ask(subscriber, net, wire, seqs);
+}
+
+fn closed(world: &World, who: usize) -> Option<u16> {
+    world.clients[who].wire.closed.flatten()
+}
+
+/// It stood at the head when its socket filled up, by an answer: its lag was never judged.
+#[test]
+fn blocked_by_its_own_output_at_the_head() {
+    let mut world = world(|settings| settings.lag_bytes_max = 10_000);
+    let who = subscriber(&mut world, Ok(&["e.0"]), 150);
+    let source = publisher(&mut world, 0);
+    world.clients[who].wire.pace = Pace::Stalled;
+    for _ in 0..10 {
+        ask(&mut world, who, |subscriber, net, wire, _| subscriber.list(net, wire));
+    }
+    world.settle();
+    for _ in 0..100 {
+        publish(&mut world, source, 0, 1_000);
+    }
+    let held = world.shards[0].vitals().log_bytes;
+    assert!(held < 100_000, "{held} bytes are held for who reads nothing");
+}
+
+/// An operation that waits for room must be cancelled when the connection is given up, or its slot
+/// is kept for as long as the client reads nothing.
+#[test]
+fn a_stalled_client_is_given_up() {
+    let mut world = world(|settings| settings.lag_bytes_max = 10_000);
+    let who = subscriber(&mut world, Err("e.0"), 500);
+    let source = publisher(&mut world, 0);
+    world.clients[who].wire.pace = Pace::Stalled;
+    for _ in 0..30 {
+        publish(&mut world, source, 0, 1_000);
+    }
+    assert_eq!(world.shared.counters[0].closed_slow.value(), 1);
+    assert_eq!(world.shards[0].vitals().connections, 2);
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.shards[0].vitals().connections, 1);
+    assert_eq!(world.shared.counters[0].closed_slow_reset.value(), 1);
+}
+
+/// It changed its interest while its socket was full: in its new lane its lag was never judged.
+#[test]
+fn blocked_when_it_comes_to_a_lane() {
+    let mut world = world(|settings| settings.lag_bytes_max = 10_000);
+    let who = subscriber(&mut world, Ok(&["e.0"]), 150);
+    let _other = subscriber(&mut world, Ok(&["e.0", "e.1.x"]), 1 << 20);
+    let source = publisher(&mut world, 0);
+    world.clients[who].wire.pace = Pace::Stalled;
+    publish(&mut world, source, 0, 1_000);
+    ask(&mut world, who, |subscriber, net, wire, seqs| {
+        subscriber.subscribe(net, wire, &["e.1.x"], false, seqs);
+    });
+    world.settle();
+    let elsewhere = publisher(&mut world, 2);
+    for _ in 0..100 {
+        publish(&mut world, elsewhere, 2, 1_000);
+    }
+    let held = world.shards[0].vitals().log_bytes;
+    assert!(held < 100_000, "{held} bytes are held for who reads nothing");
+}
+
+/// A command in the same packet as an offence was obeyed, and answered behind the Close frame.
+#[test]
+fn a_subscribe_behind_an_offence() {
+    let mut world = world(|_| {});
+    let who = subscriber(&mut world, Ok(&[]), 1 << 20);
+    world.clients[who].wire.polite = false;
+    let wire = &mut world.clients[who].wire;
+    wire.say(&mut world.net.borrow_mut(), Opcode::Binary, b"no command");
+    ask(&mut world, who, |subscriber, net, wire, seqs| {
+        subscriber.subscribe(net, wire, &["e.0"], false, seqs);
+    });
+    world.settle();
+    assert_eq!(closed(&world, who), Some(1003));
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.clients[who].wire.stage, Stage::Over);
+    assert_eq!(world.shards[0].vitals().connections, 0);
+}
+
+/// Data and FIN as one event: the FIN was never received.
+#[test]
+fn data_and_fin_in_one_event() {
+    let mut world = world(|_| {});
+    let who = subscriber(&mut world, Err("e.0"), 1 << 20);
+    world.clients[who].wire.ping(&mut world.net.borrow_mut());
+    world.clients[who].wire.shut();
+    while !world.clients[who].wire.left {
+        world.client_turn(who);
+    }
+    world.settle();
+    assert_eq!(world.clients[who].wire.stage, Stage::Over);
+    assert_eq!(world.shared.counters[0].closed_abnormal.value(), 1);
+}
+
+/// A subscriber freed after a long stall looked like a rotation as long as the stall, and publishers
+/// were slowed for it.
+#[test]
+fn one_stalled_subscriber_is_no_overload() {
+    let mut world = world(|_| {});
+    let who = subscriber(&mut world, Err("e.0"), 2_000);
+    let source = publisher(&mut world, 0);
+    world.clients[who].wire.pace = Pace::Stalled;
+    for _ in 0..300 {
+        publish(&mut world, source, 0, 1_000);
+    }
+    world.pass(Duration::from_secs(3));
+    world.clients[who].wire.pace = Pace::Eager;
+    world.settle();
+    let counters = &world.shared.counters[0];
+    assert_eq!(counters.overload_rotations.value(), 0);
+    assert_eq!(counters.deliveries.value(), 300);
+}
+
+/// A last value asked for again overtook the messages that led to it.
+#[test]
+fn a_last_value_behind_all_that_led_to_it() {
+    let mut world = world(|_| {});
+    let who = subscriber(&mut world, Ok(&["e.0"]), 500);
+    let source = publisher(&mut world, 0);
+    world.clients[who].wire.pace = Pace::Stalled;
+    for _ in 0..20 {
+        publish(&mut world, source, 0, 300);
+    }
+    ask(&mut world, who, |subscriber, net, wire, seqs| {
+        subscriber.subscribe(net, wire, &["e.0"], true, seqs);
+    });
+    world.settle();
+    world.clients[who].wire.pace = Pace::Eager;
+    world.settle();
+    let Role::Subscriber(subscriber) = &world.clients[who].role else {
+        unreachable!("a subscriber")
+    };
+    assert!(subscriber.is_answered());
+    let snapshot = Entry::Message { id: 19, snapshot: true };
+    assert_eq!(subscriber.log.last(), Some(&snapshot));
+    check_subscriber(&world.truth, who, &subscriber.log);
+}
+
+/// A sweep that compared all topics with one count took those at the end for seen, and starved them.
+#[test]
+fn no_topic_starves_in_sweeps() {
+    let mut world = world_of(60, |settings| settings.lag_bytes_max = 50_000);
+    let who = subscriber(&mut world, Err("v.>"), 20_000);
+    for _ in 0..100 {
+        for topic in (1..60).step_by(2) {
+            world.control_publish(topic);
+            world.turn(0);
+            world.control_turn();
+        }
+        for _ in 0..3 {
+            world.client_turn(who);
+            world.turn(0);
+        }
+        world.advance(1_000_000);
+    }
+    assert!(
+        world.shared.counters[0].skipped.value() + world.shared.counters[0].lagging.value() > 0
+    );
+    let Role::Subscriber(subscriber) = &world.clients[who].role else {
+        unreachable!("a subscriber")
+    };
+    let mut seen = [0; 60];
+    for entry in &subscriber.log {
+        if let Entry::Message { id, .. } = entry {
+            seen[world.truth.published[*id].topic] += 1;
+        }
+    }
+    let values = seen.into_iter().skip(1).step_by(2);
+    let (least, most) = (values.clone().min().unwrap_or(0), values.max().unwrap_or(0));
+    assert!(least > 10 && most < 2 * least, "from {least} to {most} messages of a topic");
+}
