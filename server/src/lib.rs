@@ -5,12 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod config;
 pub mod conn;
 pub mod counters;
+pub mod doctor;
+pub mod flags;
 pub mod home;
 pub mod ids;
+pub mod logging;
 pub mod mail;
 pub mod payload;
+pub mod plan;
 pub mod publication;
 pub mod reactor;
 pub mod settings;

@@ -1,0 +1,294 @@
+//! The configuration file: TOML with the flags' names.
+//!
+//! Knows: how TOML is spelled, which names there are. Must not know: what a value means (`plan`
+//! does). A name may be written with `-` or `_`; a repeatable flag takes a list; rules for topics
+//! are `[[topic]]` tables of `pattern`, `kind` and `content`.
+
+use std::{fs, io, ops::Range, path::Path};
+
+use toml::de::{DeTable, DeValue};
+
+use crate::{
+    flags::{self, Given, table::Flag},
+    plan::Mistake,
+};
+
+/// Reads the file into what a command line would have given, and says what can't be.
+pub fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> Vec<Given> {
+    let name = path.display().to_string();
+    let text = match read_bounded(path) {
+        Ok(text) => text,
+        Err(error) => {
+            mistakes.push(Mistake {
+                place: "--config".to_owned(),
+                value: name,
+                wanted: format!("wants a readable TOML file of at most 1MiB: {error}"),
+            });
+            return Vec::new();
+        }
+    };
+    parse(&name, &text, mistakes)
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
+    fs::read_to_string(path)
+}
+
+fn parse(name: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Vec<Given> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut file = File { name, text, given: Vec::new(), mistakes };
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let line = text[..span.start].lines().last().unwrap_or_default();
+        let found = text.get(span.clone()).filter(|found| !found.is_empty()).unwrap_or(line);
+        file.wrong(&span, "", found.to_owned(), format!("wants TOML: {}", error.message()));
+    }
+    // What could be read in spite of errors may be read wrongly.
+    if file.mistakes.is_empty() {
+        file.table(table.get_ref());
+    }
+    file.given
+}
+
+struct File<'a> {
+    name: &'a str,
+    text: &'a str,
+    given: Vec<Given>,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl File<'_> {
+    fn table(&mut self, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let (span, key) = (key.span(), key.get_ref().as_ref());
+            match flags::flag(key) {
+                None => self.wrong(&span, key, key.to_owned(), unknown(key)),
+                Some(flag) if self.twice(flag) => {
+                    self.wrong(&span, key, key.to_owned(), "is given twice".to_owned());
+                }
+                Some(flag) if flag.name == "topic" => self.rules(flag, &span, value.get_ref()),
+                Some(flag) => self.value(flag, key, &span, value.get_ref()),
+            }
+        }
+    }
+
+    /// The same name with dashes and with underscores; the same spelling twice is TOML's error.
+    fn twice(&self, flag: &Flag) -> bool {
+        self.given.iter().any(|given| given.name == flag.name)
+    }
+
+    fn value(&mut self, flag: &'static Flag, key: &str, span: &Range<usize>, value: &DeValue<'_>) {
+        // A list of cores is one value, whatever its spelling.
+        if let (Some(list), "cpus") = (value.as_array(), flag.name) {
+            let cores: Vec<_> = list.iter().map(|core| shown(core.get_ref())).collect();
+            return self.push(flag, key, span, cores.join(","));
+        }
+        match value {
+            DeValue::Array(list) if flag.repeats => {
+                for one in list {
+                    self.scalar(flag, key, &one.span(), one.get_ref());
+                }
+            }
+            other => self.scalar(flag, key, span, other),
+        }
+    }
+
+    fn scalar(&mut self, flag: &'static Flag, key: &str, span: &Range<usize>, value: &DeValue<'_>) {
+        match value {
+            DeValue::String(text) => self.push(flag, key, span, text.as_ref().to_owned()),
+            DeValue::Integer(_) | DeValue::Boolean(_) => self.push(flag, key, span, shown(value)),
+            other => {
+                let wanted = match flag.repeats {
+                    true => "wants a string or a list of strings",
+                    false => "wants a single value",
+                };
+                self.wrong(span, key, shown(other), wanted.to_owned());
+            }
+        }
+    }
+
+    fn rules(&mut self, flag: &'static Flag, span: &Range<usize>, value: &DeValue<'_>) {
+        let wanted = "wants [[topic]] tables with pattern, kind and content".to_owned();
+        let DeValue::Array(rules) = value else {
+            return self.wrong(span, "topic", shown(value), wanted);
+        };
+        for rule in rules {
+            match rule.get_ref() {
+                DeValue::Table(table) => self.rule(flag, &rule.span(), table),
+                other => self.wrong(&rule.span(), "topic", shown(other), wanted.clone()),
+            }
+        }
+    }
+
+    /// As it would have been typed: `pattern:kind=value,content=json`.
+    fn rule(&mut self, flag: &'static Flag, span: &Range<usize>, table: &DeTable<'_>) {
+        let (mut pattern, mut options) = (None, Vec::new());
+        for (key, value) in table {
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("pattern", DeValue::String(text)) => pattern = Some(text.as_ref().to_owned()),
+                (key @ ("kind" | "content"), DeValue::String(text)) => {
+                    options.push(format!("{key}={text}"));
+                }
+                (known @ ("pattern" | "kind" | "content"), other) => {
+                    self.wrong(&key.span(), known, shown(other), "wants a string".to_owned());
+                }
+                (unknown, _) => {
+                    let wanted = "is no key of a [[topic]]: pattern, kind or content".to_owned();
+                    self.wrong(&key.span(), "topic", unknown.to_owned(), wanted);
+                }
+            }
+        }
+        let Some(pattern) = pattern else {
+            let wanted = "wants pattern = \"…\"".to_owned();
+            return self.wrong(span, "topic", options.join(","), wanted);
+        };
+        let colon = if options.is_empty() { "" } else { ":" };
+        self.push(flag, "topic", span, format!("{pattern}{colon}{}", options.join(",")));
+    }
+
+    fn push(&mut self, flag: &'static Flag, key: &str, span: &Range<usize>, value: String) {
+        let place = self.place(span, key);
+        self.given.push(Given { name: flag.name, value, place });
+    }
+
+    fn wrong(&mut self, span: &Range<usize>, key: &str, value: String, wanted: String) {
+        let place = self.place(span, key);
+        self.mistakes.push(Mistake { place, value, wanted });
+    }
+
+    fn place(&self, span: &Range<usize>, key: &str) -> String {
+        let line = self.text[..span.start].matches('\n').count() + 1;
+        match key {
+            "" => format!("{}:{line}", self.name),
+            key => format!("{}:{line}: {key}", self.name),
+        }
+    }
+}
+
+fn unknown(key: &str) -> String {
+    let names = flags::table::FLAGS.iter().map(|flag| flag.name);
+    let near = names
+        .map(|name| (distance(name, &key.replace('_', "-")), name))
+        .min()
+        .filter(|&(distance, name)| distance <= name.len() / 3);
+    match near {
+        Some((_, name)) => format!("is no setting; {name:?} is one"),
+        None => "is no setting; `uringcast serve --help` names them all".to_owned(),
+    }
+}
+
+/// How many letters must be changed, added or taken away (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// For a message.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => text.as_ref().to_owned(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(yes) => yes.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(_) => "[…]".to_owned(),
+        DeValue::Table(_) => "{…}".to_owned(),
+    }
+}
+
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(text: &str) -> Vec<(&'static str, String)> {
+        let mut mistakes = Vec::new();
+        let given = parse("f.toml", text, &mut mistakes);
+        assert_eq!(mistakes, []);
+        given.into_iter().map(|given| (given.name, given.value)).collect()
+    }
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        parse("f.toml", text, &mut mistakes);
+        mistakes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn values_become_what_would_have_been_typed() {
+        let all = given(
+            "reactors = 2\necho = true\nping_interval = '25s'\ncpus = [0, 1]\n\
+             allow-origin = ['a.example', 'b.example']\npublish_from = '10.0.0.0/8'\n",
+        );
+        for wanted in [
+            ("reactors", "2"),
+            ("echo", "true"),
+            ("ping-interval", "25s"),
+            ("cpus", "0,1"),
+            ("allow-origin", "a.example"),
+            ("allow-origin", "b.example"),
+            ("publish-from", "10.0.0.0/8"),
+        ] {
+            assert!(all.contains(&(wanted.0, wanted.1.to_owned())), "{wanted:?} in {all:?}");
+        }
+    }
+
+    #[test]
+    fn rules_keep_the_files_order() {
+        let rules = given(
+            "[[topic]]\npattern = 'md.*'\nkind = 'value'\n[[topic]]\npattern = 'a:b'\n\
+             [[topic]]\ncontent = 'json'\npattern = 'c'\nkind='event'\n",
+        );
+        assert_eq!(rules[0].1, "md.*:kind=value");
+        assert_eq!(rules[1].1, "a:b");
+        assert!(rules[2].1.starts_with("c:") && rules[2].1.contains("content=json"));
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_line() {
+        let all = mistakes(
+            "reactor = 2\nping-interval = '1s'\nping_interval = '2s'\nlisten = ['a']\n\
+             admin = 1.5\n[[topic]]\nkind = 'value'\n[[topic]]\npattern = 3\nknd = 'x'\n",
+        );
+        for wanted in [
+            "f.toml:1: reactor: \"reactor\" is not right: is no setting; \"reactors\" is one",
+            "f.toml:3: ping_interval: \"ping_interval\" is not right: is given twice",
+            "f.toml:4: listen: \"[…]\" is not right: wants a single value",
+            "f.toml:5: admin: \"1.5\" is not right: wants a single value",
+            "f.toml:6: topic: \"kind=value\" is not right: wants pattern = \"…\"",
+            "f.toml:9: pattern: \"3\" is not right: wants a string",
+            "f.toml:10: topic: \"knd\" is not right: is no key of a [[topic]]: pattern, kind or content",
+        ] {
+            assert!(all.iter().any(|mistake| mistake == wanted), "{wanted}\nnot in {all:#?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_toml_is_named_with_its_line() {
+        let all = mistakes("reactors = 2\nlisten = 127.0.0.1:9001\n");
+        assert!(!all.is_empty());
+        assert!(all.iter().all(|mistake| mistake.starts_with("f.toml:2: ")), "{all:?}");
+        assert!(all[0].contains("wants TOML"), "{all:?}");
+    }
+
+    #[test]
+    fn an_unreadable_file_is_one_mistake() {
+        let mut mistakes = Vec::new();
+        assert!(read(Path::new("/nonexistent/uringcast.toml"), &mut mistakes).is_empty());
+        assert_eq!(mistakes.len(), 1);
+        assert!(mistakes[0].value.contains("nonexistent"));
+    }
+}

@@ -1,0 +1,279 @@
+//! Every flag of `serve`: its name, unit, default and what it is for.
+//!
+//! Knows: words. Must not know: what a value means, or whether it is right (`plan` does).
+
+/// One flag. The configuration file has the same names, with `_` or `-`.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Long name, without the dashes.
+    pub name: &'static str,
+    /// How its value is shown in the help; empty for a switch.
+    pub value: &'static str,
+    /// What it is when not given.
+    pub default: Fallback,
+    /// May be given more than once.
+    pub repeats: bool,
+    /// Heading in the help.
+    pub heading: &'static str,
+    /// What it is for, units said.
+    pub help: &'static str,
+}
+
+/// What a flag is when not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// As if this had been typed.
+    Typed(&'static str),
+    /// Found out at start, by what these words say.
+    Found(&'static str),
+    /// Nothing.
+    Nothing,
+}
+
+const fn one(
+    heading: &'static str,
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag { name, value, default: Fallback::Typed(default), repeats: false, heading, help }
+}
+
+const fn found(
+    heading: &'static str,
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag { name, value, default: Fallback::Found(default), repeats: false, heading, help }
+}
+
+const fn many(
+    heading: &'static str,
+    name: &'static str,
+    value: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag { name, value, default: Fallback::Nothing, repeats: true, heading, help }
+}
+
+const fn switch(heading: &'static str, name: &'static str, help: &'static str) -> Flag {
+    Flag { name, value: "", default: Fallback::Nothing, repeats: false, heading, help }
+}
+
+const PORTS: &str = "Ports and rights";
+const MACHINE: &str = "Machine";
+const CONNECTIONS: &str = "Connections";
+const TOPICS: &str = "Topics and subscriptions";
+const SLOW: &str = "Subscribers that can't keep up";
+const SOCKETS: &str = "Sockets";
+const LOGS: &str = "Logs";
+
+/// All flags of `serve` but `--config`, in the order of the help.
+pub const FLAGS: &[Flag] = &[
+    one(
+        PORTS,
+        "listen",
+        "ADDR:PORT",
+        "0.0.0.0:9001",
+        "Where clients connect: /ws, /raw/<topic>, /healthz. Port 0 picks a free one, which is printed.",
+    ),
+    one(
+        PORTS,
+        "publish-listen",
+        "ADDR:PORT",
+        "127.0.0.1:9003",
+        "Where publishers connect: /publish, /publish/<topic>. Whoever reaches this port may publish.",
+    ),
+    one(
+        PORTS,
+        "admin",
+        "ADDR:PORT",
+        "127.0.0.1:9002",
+        "Where the admin HTTP API, /metrics and the live page are. Whoever reaches this port may publish and delete topics.",
+    ),
+    many(
+        PORTS,
+        "admin-host",
+        "HOST",
+        "Another name by which the admin port may be asked for in the Host header; IP addresses and localhost always may. Repeatable.",
+    ),
+    many(
+        PORTS,
+        "publish-from",
+        "ADDR/BITS",
+        "Clients from these addresses may publish on the data port too, unless a forwarding header or an Origin shows that they are not who they seem. Repeatable.",
+    ),
+    many(
+        PORTS,
+        "allow-origin",
+        "HOST",
+        "A web page from this host may connect: a name or *.example.com. A page from the host that it connects to always may, ports ignored. Repeatable.",
+    ),
+    switch(
+        PORTS,
+        "echo",
+        "Adds /echo on the data port, which sends back what it gets; for conformance tests.",
+    ),
+    found(
+        MACHINE,
+        "reactors",
+        "N",
+        "the cores of the affinity mask, at most the cgroup's CPU quota rounded up",
+        "Threads with a ring each, 1 to 64.",
+    ),
+    found(
+        MACHINE,
+        "cpus",
+        "LIST",
+        "the cores of the affinity mask in their order",
+        "Cores to pin the reactors to, such as 0,1 or 0-3; with more reactors than cores the list starts again.",
+    ),
+    one(
+        MACHINE,
+        "kernel-tier",
+        "TIER",
+        "auto",
+        "auto: the best that this kernel offers. base: only what Linux 5.10 has.",
+    ),
+    found(
+        CONNECTIONS,
+        "connections-max",
+        "N",
+        "19/20 of RLIMIT_NOFILE's hard limit, at most 1000000",
+        "Connections per reactor, handshakes included.",
+    ),
+    one(
+        CONNECTIONS,
+        "message-bytes-max",
+        "BYTES",
+        "64KiB",
+        "Longest message from a client; a longer one closes with 1009.",
+    ),
+    one(
+        CONNECTIONS,
+        "publish-bytes-max",
+        "BYTES",
+        "1MiB",
+        "Longest message from a publisher, by WebSocket (1009) or HTTP (413).",
+    ),
+    one(
+        CONNECTIONS,
+        "handshake-timeout",
+        "TIME",
+        "10s",
+        "From accepting a connection to the end of its request's head.",
+    ),
+    one(
+        CONNECTIONS,
+        "ping-interval",
+        "TIME",
+        "25s",
+        "A ping to each connection every so often, spread evenly.",
+    ),
+    one(
+        CONNECTIONS,
+        "pong-timeout",
+        "TIME",
+        "10s",
+        "A connection that sends nothing for so long after a ping is closed.",
+    ),
+    one(
+        CONNECTIONS,
+        "close-timeout",
+        "TIME",
+        "5s",
+        "From our Close frame to the peer's; then the connection is reset.",
+    ),
+    many(
+        TOPICS,
+        "topic",
+        "RULE",
+        "A rule for topics, such as 'md.*.bookTicker:kind=value' or 'log.>:kind=event,content=json'. kind is event (every message; the default) or value (only the newest matters); content is auto (the default), json, text or binary. The first rule that matches a topic holds; those typed here stand before the file's. Repeatable.",
+    ),
+    one(TOPICS, "topics-max", "N", "1048576", "Topics of the process."),
+    one(TOPICS, "patterns-max", "N", "10000", "Patterns subscribed to, per reactor."),
+    one(
+        TOPICS,
+        "lanes-max",
+        "N",
+        "100000",
+        "Lanes per reactor; subscribers with the same interest and format share one.",
+    ),
+    one(TOPICS, "subscriptions-max", "N", "1024", "Subscriptions of one connection."),
+    one(
+        SLOW,
+        "lag-bytes-max",
+        "BYTES",
+        "4MiB",
+        "A subscriber whose socket is full has lagged too far when so much was published since: value topics are conflated for it, event topics close it with 1013.",
+    ),
+    one(SLOW, "lag-messages-max", "N", "10000", "The same in messages; whichever comes first."),
+    one(
+        SLOW,
+        "log-bytes-max",
+        "BYTES",
+        "1GiB",
+        "All lanes' logs of the process together; beyond it the worst laggards go first.",
+    ),
+    one(
+        SLOW,
+        "overload-rotation",
+        "TIME",
+        "100ms",
+        "When serving all subscribers of a lane once takes longer, publishers are slowed.",
+    ),
+    one(
+        SOCKETS,
+        "send-buffer",
+        "BYTES",
+        "256KiB",
+        "SO_SNDBUF of each connection; 0 leaves it to the kernel, which gives a stalled one 4 MB.",
+    ),
+    one(
+        SOCKETS,
+        "notsent-lowat",
+        "BYTES",
+        "16KiB",
+        "TCP_NOTSENT_LOWAT of each connection: so much may wait unsent in its socket; 0 leaves it to the kernel.",
+    ),
+    one(
+        SOCKETS,
+        "user-timeout",
+        "TIME",
+        "30s",
+        "TCP_USER_TIMEOUT: a peer that acknowledges nothing for so long is gone.",
+    ),
+    one(
+        SOCKETS,
+        "backlog",
+        "N",
+        "4096",
+        "Connections that may wait to be accepted, per reactor; net.core.somaxconn bounds it too.",
+    ),
+    one(
+        SOCKETS,
+        "accepts-in-flight",
+        "N",
+        "64",
+        "Accepts kept in the kernel, per reactor and port.",
+    ),
+    one(
+        SOCKETS,
+        "receive-buffers",
+        "N",
+        "1024",
+        "Shared receive buffers per reactor, a power of two.",
+    ),
+    one(SOCKETS, "receive-buffer-bytes", "BYTES", "2KiB", "Size of each."),
+    one(LOGS, "log-format", "FORMAT", "text", "Log lines on stderr: text or json."),
+    one(
+        LOGS,
+        "log-level",
+        "LEVEL",
+        "info",
+        "error, warn, info, debug or trace; or a filter such as info,uringcast::control=debug.",
+    ),
+];

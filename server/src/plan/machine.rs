@@ -1,0 +1,156 @@
+//! What the machine lets this process have.
+//!
+//! Knows: affinity masks, cgroups' CPU quotas, limits of open files. Must not know: what is done
+//! with them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    process::{Resource, getrlimit},
+    thread::{CpuSet, sched_getaffinity},
+};
+
+/// What the machine lets this process have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The cores of the affinity mask, rising; at least one.
+    pub cpus: Vec<usize>,
+    /// The CPU quota of the process's cgroups, v2 or v1, rounded up to whole cores.
+    pub cpu_quota: Option<usize>,
+    /// `RLIMIT_NOFILE`, the hard limit (to which the soft one is raised).
+    pub open_files_max: u64,
+}
+
+impl Machine {
+    /// This machine.
+    pub fn read() -> Self {
+        Self {
+            cpus: affinity(),
+            cpu_quota: fs::read_to_string("/proc/self/cgroup")
+                .ok()
+                .and_then(|groups| cpu_quota(Path::new("/sys/fs/cgroup"), &groups)),
+            open_files_max: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn affinity() -> Vec<usize> {
+    let Ok(mask) = sched_getaffinity(None) else {
+        // A machine with more cores than the mask holds (1,024): all of the first ones.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        return (0..cores.min(CpuSet::MAX_CPU)).collect();
+    };
+    (0..CpuSet::MAX_CPU).filter(|&cpu| mask.is_set(cpu)).collect()
+}
+
+/// The tightest quota of the process's cgroup and those above it. `groups` is
+/// `/proc/self/cgroup`: lines of `0::/path` (v2) or `4:cpu,cpuacct:/path` (v1). In a container the
+/// path may be one of the host's that is not to be seen here; then the mount's root is the group.
+fn cpu_quota(mount: &Path, groups: &str) -> Option<usize> {
+    let tightest = groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let fields = (fields.next(), fields.next(), fields.next());
+        let (roots, path): (&[&str], _) = match fields {
+            (Some("0"), Some(""), Some(path)) => (&["", "unified"], path),
+            (_, Some(listed), Some(path)) if listed.split(',').any(|name| name == "cpu") => {
+                (&["cpu", "cpu,cpuacct"], path)
+            }
+            _ => (&[], ""),
+        };
+        roots.iter().filter_map(move |root| quota_up(&mount.join(root), path))
+    });
+    tightest.min()
+}
+
+fn quota_up(root: &Path, path: &str) -> Option<usize> {
+    let here: PathBuf = root.join(path.trim_start_matches('/'));
+    here.ancestors().take_while(|group| group.starts_with(root)).filter_map(quota_of).min()
+}
+
+/// Quota over period, rounded up. v2: `cpu.max` is `max 100000` or `150000 100000`. v1: two files,
+/// the quota −1 when there is none.
+fn quota_of(group: &Path) -> Option<usize> {
+    let text = |file: &str| fs::read_to_string(group.join(file)).ok();
+    let (quota, period) = match text("cpu.max") {
+        Some(both) => {
+            let (quota, period) = both.split_once(' ')?;
+            (quota.to_owned(), period.to_owned())
+        }
+        None => (text("cpu.cfs_quota_us")?, text("cpu.cfs_period_us")?),
+    };
+    let quota: usize = quota.trim().parse().ok()?;
+    let period: usize = period.trim().parse().ok()?;
+    (period > 0 && quota > 0).then(|| quota.div_ceil(period))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cgroup tree of its own for one test, removed at its end.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Self {
+            let root =
+                std::env::temp_dir().join(format!("uringcast-{}-{name}", std::process::id()));
+            fs::create_dir_all(&root).expect("a directory for the test");
+            Self(root)
+        }
+
+        fn file(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().expect("has one")).expect("directory");
+            fs::write(path, text).expect("file");
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            // What can't be removed stays in the system's temporary directory.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_tightest_v2_quota_holds_and_is_rounded_up() {
+        let tree = Tree::new("v2");
+        tree.file("cpu.max", "max 100000\n");
+        tree.file("a/cpu.max", "150000 100000\n");
+        tree.file("a/b/cpu.max", "400000 100000\n");
+        assert_eq!(cpu_quota(&tree.0, "0::/a/b\n"), Some(2));
+        assert_eq!(cpu_quota(&tree.0, "0::/a\n"), Some(2));
+        assert_eq!(cpu_quota(&tree.0, "0::/\n"), None);
+    }
+
+    #[test]
+    fn a_v1_quota_is_found_beside_other_controllers() {
+        let tree = Tree::new("v1");
+        tree.file("cpu,cpuacct/box/cpu.cfs_quota_us", "50000\n");
+        tree.file("cpu,cpuacct/box/cpu.cfs_period_us", "100000\n");
+        tree.file("cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
+        tree.file("cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+        assert_eq!(cpu_quota(&tree.0, "9:memory:/box\n4:cpu,cpuacct:/box\n0::/\n"), Some(1));
+        assert_eq!(cpu_quota(&tree.0, "4:cpu,cpuacct:/\n"), None);
+    }
+
+    #[test]
+    fn a_path_of_the_host_falls_back_to_the_mount_and_rubbish_to_none() {
+        let tree = Tree::new("odd");
+        tree.file("cpu.max", "300000 100000\n");
+        assert_eq!(cpu_quota(&tree.0, "0::/docker/not-here\n"), Some(3));
+        assert_eq!(cpu_quota(&tree.0, "rubbish\n\n1:\n"), None);
+        tree.file("cpu.max", "rubbish\n");
+        assert_eq!(cpu_quota(&tree.0, "0::/\n"), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_core_and_files() {
+        let machine = Machine::read();
+        assert!(!machine.cpus.is_empty());
+        assert!(machine.open_files_max > 2);
+    }
+}

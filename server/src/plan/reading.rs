@@ -1,0 +1,178 @@
+//! One flag after the other: from the command line, else the file, else its default.
+//!
+//! Knows: which of several values holds, and how to say that one is wrong. Must not know: what the
+//! values are for.
+
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{Mistake, Mistakes, values};
+use crate::{
+    flags::{self, Given, table::Fallback},
+    logging,
+    settings::TopicRule,
+};
+
+/// What was given, and the mistakes found so far.
+pub(super) struct Reading<'a> {
+    typed: &'a [Given],
+    file: &'a [Given],
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(typed: &'a [Given], file: &'a [Given], mistakes: Vec<Mistake>) -> Self {
+        Self { typed, file, mistakes }
+    }
+
+    /// No mistake so far.
+    pub(super) fn is_right(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    /// The plan, if there is no mistake.
+    pub(super) fn finish(self, plan: super::Plan) -> Result<super::Plan, Mistakes> {
+        if self.mistakes.is_empty() { Ok(plan) } else { Err(Mistakes(self.mistakes)) }
+    }
+
+    /// The value that holds for a flag is wrong for a reason that only the whole shows.
+    pub(super) fn wrong(&mut self, name: &'static str, wanted: String) {
+        let given = self.given(name);
+        self.mistakes.push(Mistake { place: given.place, value: given.value, wanted });
+    }
+
+    pub(super) fn address(&mut self, name: &'static str) -> SocketAddr {
+        self.one(name, values::address).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub(super) fn switch(&mut self, name: &'static str) -> bool {
+        self.one(name, values::switch).unwrap_or_default()
+    }
+
+    pub(super) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> T {
+        self.one(name, |text| values::choice(text, choices)).unwrap_or(choices[0].1)
+    }
+
+    pub(super) fn number<T>(&mut self, name: &'static str, range: RangeInclusive<T>) -> T
+    where
+        T: Copy + Into<u64> + TryFrom<u64>,
+    {
+        let least = *range.start();
+        self.one(name, |text| values::number(text, &range)).unwrap_or(least)
+    }
+
+    /// A number whose default is found out.
+    pub(super) fn number_or(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u32>,
+        found: impl FnOnce() -> u32,
+    ) -> u32 {
+        if self.last(name).is_some() { self.number(name, range) } else { found() }
+    }
+
+    pub(super) fn power_of_two(&mut self, name: &'static str, range: RangeInclusive<u32>) -> u32 {
+        let least = *range.start();
+        self.one(name, |text| values::power_of_two(text, &range)).unwrap_or(least)
+    }
+
+    pub(super) fn bytes<T>(&mut self, name: &'static str, range: RangeInclusive<u64>) -> T
+    where
+        T: Default + TryFrom<u64>,
+    {
+        self.one(name, |text| values::bytes(text, &range)).unwrap_or_default()
+    }
+
+    pub(super) fn time_ms(
+        &mut self,
+        name: &'static str,
+        range_ms: RangeInclusive<u64>,
+    ) -> Duration {
+        self.one(name, |text| values::time(text, &range_ms)).unwrap_or_default()
+    }
+
+    pub(super) fn log_filter(&mut self, name: &'static str) -> String {
+        self.one(name, |text| logging::check_filter(text).map(|()| text.to_owned()))
+            .unwrap_or_default()
+    }
+
+    /// `None`: not given, or given wrongly.
+    pub(super) fn cpus(&mut self, name: &'static str, allowed: &[usize]) -> Option<Vec<usize>> {
+        self.last(name)?;
+        self.one(name, |text| values::cpus(text, allowed))
+    }
+
+    pub(super) fn hosts(&mut self, name: &'static str) -> Vec<String> {
+        self.all(name, self.nearest(name), values::host)
+    }
+
+    pub(super) fn networks(&mut self, name: &'static str) -> Vec<IpNet> {
+        self.all(name, self.nearest(name), values::network)
+    }
+
+    /// Those typed, then the file's: the first that matches a topic holds, so what is typed wins.
+    pub(super) fn rules(&mut self, name: &'static str) -> Vec<TopicRule> {
+        let mut rules = self.all(name, self.typed, values::rule);
+        rules.append(&mut self.all(name, self.file, values::rule));
+        rules
+    }
+
+    /// A value that may be wrong; `None` and a mistake if it is.
+    fn one<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let given = self.given(name);
+        parse(&given.value)
+            .map_err(|wanted| {
+                self.mistakes.push(Mistake { place: given.place, value: given.value, wanted });
+            })
+            .ok()
+    }
+
+    fn all<T>(
+        &mut self,
+        name: &'static str,
+        from: &'a [Given],
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let mut good = Vec::new();
+        for given in from.iter().filter(|given| given.name == name) {
+            match parse(&given.value) {
+                Ok(value) => good.push(value),
+                Err(wanted) => self.mistakes.push(Mistake {
+                    place: given.place.clone(),
+                    value: given.value.clone(),
+                    wanted,
+                }),
+            }
+        }
+        good
+    }
+
+    /// What was typed if it names this flag at all, else the file.
+    fn nearest(&self, name: &str) -> &'a [Given] {
+        if self.typed.iter().any(|given| given.name == name) { self.typed } else { self.file }
+    }
+
+    fn last(&self, name: &str) -> Option<&'a Given> {
+        self.nearest(name).iter().rfind(|given| given.name == name)
+    }
+
+    /// What holds for this flag, its default included.
+    fn given(&self, name: &'static str) -> Given {
+        let fallback = || {
+            let flag = flags::flag(name).expect("plan asks for flags of the table only");
+            let value = match flag.default {
+                Fallback::Typed(text) => text,
+                Fallback::Found(text) => text,
+                Fallback::Nothing => "false",
+            };
+            let place = format!("--{name} (its default)");
+            Given { name, value: value.to_owned(), place }
+        };
+        self.last(name).cloned().unwrap_or_else(fallback)
+    }
+}

@@ -1,0 +1,184 @@
+//! Mistakes and decisions, on a machine made up for the test.
+
+use std::time::Duration;
+
+use super::*;
+use crate::flags::{self, Invocation};
+
+fn machine() -> Machine {
+    Machine { cpus: vec![2, 3, 5], cpu_quota: None, open_files_max: 20_000 }
+}
+
+fn plan_on(machine: &Machine, arguments: &[&str]) -> Result<Plan, Mistakes> {
+    match flags::parse(["uringcast", "serve"].iter().chain(arguments)) {
+        Ok(Invocation::Serve(low)) => Plan::load(&low, machine),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn plan(arguments: &[&str]) -> Plan {
+    plan_on(&machine(), arguments).expect("a right command line")
+}
+
+fn mistakes(arguments: &[&str]) -> Vec<Mistake> {
+    plan_on(&machine(), arguments).expect_err("a wrong command line").0
+}
+
+/// A file for one test, removed at its end.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str, text: &str) -> Self {
+        let file = format!("uringcast-{}-{name}.toml", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        std::fs::write(&path, text).expect("a file for the test");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("made from text")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What can't be removed stays in the system's temporary directory.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_settings() {
+    let plan = plan(&[]);
+    assert_eq!(format!("{:?}", plan.settings), format!("{:?}", Settings::default()));
+    assert_eq!(plan.listen, "0.0.0.0:9001".parse().expect("an address"));
+    assert_eq!(plan.cpus, [2, 3, 5]);
+    assert_eq!(plan.tier, TierChoice::Auto);
+    assert_eq!(plan.log_filter, "info");
+}
+
+#[test]
+fn every_wrong_value_is_named_with_what_would_be_right() {
+    for (name, value, wanted) in [
+        ("listen", "9001", "wants an IP address and a port"),
+        ("publish-listen", "localhost:9003", "wants an IP address and a port"),
+        ("admin", "127.0.0.1:99999", "wants an IP address and a port"),
+        ("admin-host", "http://x", "wants a host"),
+        ("publish-from", "10.0.0.0/40", "wants an address and its bits"),
+        ("allow-origin", "https://example.com", "without scheme and port"),
+        ("reactors", "0", "from 1 to 64"),
+        ("reactors", "65", "from 1 to 64"),
+        ("cpus", "0", "wants cores out of 2-3,5"),
+        ("kernel-tier", "modern", "wants auto or base"),
+        ("connections-max", "many", "wants a whole number"),
+        ("message-bytes-max", "64KB", "from 125 to 64MiB"),
+        ("publish-bytes-max", "1GiB", "from 125 to 64MiB"),
+        ("handshake-timeout", "10", "wants a time from 100ms to 10m"),
+        ("ping-interval", "10ms", "wants a time from 1s to 1h"),
+        ("pong-timeout", "soon", "wants a time"),
+        ("close-timeout", "2h", "wants a time"),
+        ("topic", "a..b:kind=value", "an empty token"),
+        ("topic", "a:kind=delta", "kind wants event or value, not \"delta\""),
+        ("topic", "a:content=xml", "content wants auto or json or text or binary"),
+        ("topic", "a:pace=1", "wants kind=… or content=…"),
+        ("topics-max", "0", "from 1 to"),
+        ("patterns-max", "-1", "from 1 to"),
+        ("lanes-max", "1e6", "from 1 to"),
+        ("subscriptions-max", "100000", "from 1 to 65536"),
+        ("lag-bytes-max", "1", "from 4KiB to 1GiB"),
+        ("lag-messages-max", "0", "from 1 to"),
+        ("log-bytes-max", "1KiB", "from 1MiB to 1TiB"),
+        ("overload-rotation", "1m", "wants a time from 1ms to 10s"),
+        ("send-buffer", "-1", "from 0 to 64MiB"),
+        ("notsent-lowat", "x", "from 0 to 64MiB"),
+        ("user-timeout", "0s", "wants a time from 1s to 1h"),
+        ("backlog", "0", "from 1 to"),
+        ("accepts-in-flight", "0", "from 1 to 1024"),
+        ("receive-buffers", "1000", "wants a power of two from 16 to 32768"),
+        ("receive-buffer-bytes", "1", "from 512 to 64KiB"),
+        ("log-format", "xml", "wants text or json"),
+        ("log-level", "loud", "wants error, warn, info"),
+    ] {
+        let found = mistakes(&[&format!("--{name}={value}")]);
+        assert_eq!(found.len(), 1, "--{name} {value}: {found:?}");
+        assert_eq!(found[0].place, format!("--{name}"));
+        assert_eq!(found[0].value, value);
+        assert!(found[0].wanted.contains(wanted), "--{name} {value}: {}", found[0].wanted);
+    }
+}
+
+#[test]
+fn all_mistakes_of_flags_and_file_are_named_at_once() {
+    let file = Scratch::new("mistakes", "reactors = 0\nbanana = 1\n\n[[topic]]\npattern = 'a b'\n");
+    let found = mistakes(&["--listen=x", "--config", file.path()]);
+    let places: Vec<_> = found.iter().map(|mistake| mistake.place.as_str()).collect();
+    let at = |rest: &str| format!("{}:{rest}", file.path());
+    assert_eq!(places, [&at("2: banana"), "--listen", &at("1: reactors"), &at("4: topic")]);
+    assert_eq!(Mistakes(found).to_string().lines().count(), 4);
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_lists_are_replaced_but_rules_go_first() {
+    let file = Scratch::new(
+        "wins",
+        "reactors = 2\nping_interval = '5s'\nallow_origin = ['a.example', 'b.example']\n\
+         [[topic]]\npattern = 'md.>'\nkind = 'value'\n",
+    );
+    let plan = plan(&[
+        "--config",
+        file.path(),
+        "--reactors=1",
+        "--allow-origin=c.example",
+        "--topic=md.x:kind=event",
+    ]);
+    assert_eq!(plan.reactors(), 1);
+    assert_eq!(plan.settings.ping_interval, Duration::from_secs(5));
+    assert_eq!(plan.settings.allow_origin, ["c.example"]);
+    let rules: Vec<_> =
+        plan.settings.topic_rules.iter().map(|rule| rule.pattern.as_str()).collect();
+    assert_eq!(rules, ["md.x", "md.>"]);
+}
+
+#[test]
+fn reactors_follow_mask_quota_and_list() {
+    let cpus =
+        |machine: &Machine, arguments: &[&str]| plan_on(machine, arguments).expect("right").cpus;
+    let quota = Machine { cpu_quota: Some(2), ..machine() };
+    assert_eq!(cpus(&quota, &[]), [2, 3]);
+    assert_eq!(cpus(&quota, &["--cpus=5,2,3"]), [5, 2, 3]);
+    assert_eq!(cpus(&machine(), &["--reactors=5"]), [2, 3, 5, 2, 3]);
+    assert_eq!(cpus(&machine(), &["--cpus=3", "--reactors=2"]), [3, 3]);
+    let large = Machine { cpus: (0..200).collect(), ..machine() };
+    assert_eq!(cpus(&large, &[]).len(), 64);
+}
+
+#[test]
+fn connections_follow_the_limit_of_open_files() {
+    let most = |open_files_max| {
+        let machine = Machine { open_files_max, ..machine() };
+        plan_on(&machine, &[]).expect("right").settings.connections_max
+    };
+    assert_eq!(most(1 << 14), 15_561);
+    assert_eq!(most(1 << 30), 1_000_000);
+    assert_eq!(most(u64::MAX), 1_000_000);
+    let found = mistakes(&["--connections-max=20000"]);
+    assert!(found[0].wanted.contains("at most 19872 here"), "{}", found[0].wanted);
+}
+
+#[test]
+fn what_does_not_go_together_is_a_mistake() {
+    let found = mistakes(&["--admin=127.0.0.1:9001"]);
+    assert_eq!(found[0].place, "--admin");
+    assert!(found[0].wanted.contains("--listen's"), "{}", found[0].wanted);
+    let found = mistakes(&["--log-bytes-max=1MiB", "--lag-bytes-max=2MiB"]);
+    assert_eq!(found[0].place, "--lag-bytes-max");
+    let free = plan(&["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
+    assert_eq!(free.admin.port(), 0);
+}
+
+#[test]
+fn zero_leaves_socket_buffers_to_the_kernel() {
+    let plan = plan(&["--send-buffer=0", "--notsent-lowat=0"]);
+    assert_eq!(plan.settings.send_buffer_bytes, None);
+    assert_eq!(plan.settings.notsent_lowat_bytes, None);
+}
