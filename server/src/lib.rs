@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod config;
 pub mod conn;
+pub mod control;
 pub mod counters;
 pub mod doctor;
 pub mod flags;

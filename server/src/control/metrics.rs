@@ -1,0 +1,230 @@
+//! The metrics page: Prometheus' text format, version 0.0.4.
+//!
+//! Knows: the format. Must not know: what the figures mean. Every shard's figure has its label
+//! `shard`, so that one overloaded core is not lost in a sum.
+
+use std::fmt::Write as _;
+
+use super::process::Usage;
+use crate::{
+    counters::{Counters, Shape, TIME_BUCKETS_US, TimeHistogram},
+    shared::{Shared, Stage},
+};
+
+/// What the page's text is called in Content-Type.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The whole page.
+pub(super) fn page(shared: &Shared, usage: &Usage, lines_dropped: u64) -> String {
+    let mut page = Page(String::with_capacity(32 << 10));
+    page.shards(&shared.counters);
+    page.histograms(&shared.counters);
+    page.process(shared, usage, lines_dropped);
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn shards(&mut self, shards: &[Counters]) {
+        let Some(first) = shards.first() else { return };
+        let mut last = "";
+        for (index, (figure, _)) in first.each().enumerate() {
+            if figure.name != last {
+                self.head(figure.name, figure.shape, figure.help);
+                last = figure.name;
+            }
+            let comma = if figure.labels.is_empty() { "" } else { "," };
+            for (shard, counters) in shards.iter().enumerate() {
+                // All shards count the same figures in the same order.
+                let value = counters.each().nth(index).map_or(0, |(_, value)| value);
+                let labels = figure.labels;
+                self.line(format_args!(
+                    "{}{{shard=\"{shard}\"{comma}{labels}}} {value}",
+                    figure.name
+                ));
+            }
+        }
+    }
+
+    fn histograms(&mut self, shards: &[Counters]) {
+        let Some(first) = shards.first() else { return };
+        for (index, (name, help, _)) in first.histograms().into_iter().enumerate() {
+            self.line(format_args!("# HELP {name} {help}\n# TYPE {name} histogram"));
+            let each = || shards.iter().map(move |shard| shard.histograms()[index].2).enumerate();
+            for (shard, histogram) in each() {
+                self.histogram(name, shard, histogram);
+            }
+            let longest = format!("{name}_longest").replace("_seconds_longest", "_longest_seconds");
+            self.head(&longest, Shape::Gauge, "The longest since the start.");
+            for (shard, histogram) in each() {
+                let seconds = Seconds(histogram.max_us.value());
+                self.line(format_args!("{longest}{{shard=\"{shard}\"}} {seconds}"));
+            }
+        }
+    }
+
+    fn histogram(&mut self, name: &str, shard: usize, histogram: &TimeHistogram) {
+        let mut below = 0;
+        for (bucket, bound_us) in histogram.buckets.iter().zip(TIME_BUCKETS_US) {
+            below += bucket.value();
+            let bound = Seconds(bound_us);
+            self.line(format_args!("{name}_bucket{{shard=\"{shard}\",le=\"{bound}\"}} {below}"));
+        }
+        // Read once, so that +Inf and _count are the same though the shard goes on counting.
+        below += histogram.buckets[TIME_BUCKETS_US.len()].value();
+        let sum = Seconds(histogram.sum_us.value());
+        self.line(format_args!("{name}_bucket{{shard=\"{shard}\",le=\"+Inf\"}} {below}"));
+        self.line(format_args!("{name}_sum{{shard=\"{shard}\"}} {sum}"));
+        self.line(format_args!("{name}_count{{shard=\"{shard}\"}} {below}"));
+    }
+
+    fn process(&mut self, shared: &Shared, usage: &Usage, lines_dropped: u64) {
+        use Shape::{Counter, Gauge};
+        let ready = u8::from(shared.stage() == Stage::Ready);
+        let version = env!("CARGO_PKG_VERSION");
+        let log_bytes = shared.log_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        self.head("uringcast_build_info", Gauge, "Always 1; the version is in the label.");
+        self.line(format_args!("uringcast_build_info{{version=\"{version}\"}} 1"));
+        self.one("uringcast_reactors", Gauge, "Reactors.", shared.counters.len());
+        self.one("uringcast_ready", Gauge, "1 while new connections are accepted.", ready);
+        self.one(
+            "uringcast_process_lane_log_bytes",
+            Gauge,
+            "Bytes of all lanes' logs, bounded by --log-bytes-max.",
+            log_bytes,
+        );
+        self.one(
+            "uringcast_log_lines_dropped_total",
+            Counter,
+            "Log lines dropped because stderr did not take them in time.",
+            lines_dropped,
+        );
+        self.one(
+            "process_resident_memory_bytes",
+            Gauge,
+            "Resident memory size in bytes.",
+            usage.resident_bytes,
+        );
+        self.one(
+            "process_virtual_memory_bytes",
+            Gauge,
+            "Virtual memory size in bytes.",
+            usage.virtual_bytes,
+        );
+        self.one(
+            "process_cpu_seconds_total",
+            Counter,
+            "Total user and system CPU time spent in seconds.",
+            usage.cpu_s,
+        );
+        self.one("process_open_fds", Gauge, "Number of open file descriptors.", usage.open_files);
+        self.one(
+            "process_max_fds",
+            Gauge,
+            "Maximum number of open file descriptors.",
+            usage.open_files_max,
+        );
+        self.one("process_threads", Gauge, "Number of OS threads.", usage.threads);
+    }
+
+    fn one(&mut self, name: &str, shape: Shape, help: &str, value: impl std::fmt::Display) {
+        self.head(name, shape, help);
+        self.line(format_args!("{name} {value}"));
+    }
+
+    fn head(&mut self, name: &str, shape: Shape, help: &str) {
+        let shape = match shape {
+            Shape::Counter => "counter",
+            Shape::Gauge => "gauge",
+        };
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {shape}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("writing into a string");
+    }
+}
+
+/// µs, shown as seconds without rounding.
+struct Seconds(u64);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (whole, us) = (self.0 / 1_000_000, self.0 % 1_000_000);
+        if us == 0 {
+            return write!(f, "{whole}");
+        }
+        write!(f, "{whole}.{}", format!("{us:06}").trim_end_matches('0'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::*;
+
+    fn text() -> String {
+        let shared = Shared::new(2, 0);
+        shared.counters[0].connections.set(3);
+        shared.counters[1].connections.set(4);
+        shared.counters[1].tick_cpu.record_ns(30_000);
+        shared.counters[1].tick_cpu.record_ns(20_000_000_000);
+        page(&shared, &Usage { cpu_s: 1.5, ..Usage::default() }, 9)
+    }
+
+    #[test]
+    fn each_name_has_help_and_type_once_and_all_its_lines_together() {
+        let mut types = HashMap::new();
+        let mut helps = HashSet::new();
+        let (mut current, mut left) = (String::new(), HashSet::new());
+        for line in text().lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').expect("a help text");
+                assert!(helps.insert(name.to_owned()) && !help.is_empty(), "{line}");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, shape) = rest.split_once(' ').expect("a type");
+                assert!(types.insert(name.to_owned(), shape.to_owned()).is_none(), "{line}");
+                assert!(left.insert(std::mem::replace(&mut current, name.to_owned())));
+            } else {
+                let name = line.split(['{', ' ']).next().expect("a name");
+                let family = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end).filter(|n| types.contains_key(*n)))
+                    .unwrap_or(name);
+                assert_eq!(family, current, "{line}");
+                let value = line.rsplit(' ').next().expect("a value");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+        for (name, shape) in &types {
+            assert_eq!(shape == "counter", name.ends_with("_total"), "{name}");
+        }
+    }
+
+    #[test]
+    fn figures_carry_their_shard() {
+        let text = text();
+        assert!(text.contains("\nuringcast_connections{shard=\"1\"} 4\n"), "{text}");
+        assert!(text.contains("uringcast_handshakes_total{shard=\"0\",result=\"400\"} 0\n"));
+        assert!(text.contains("\nuringcast_log_lines_dropped_total 9\n"));
+        assert!(text.contains("\nprocess_cpu_seconds_total 1.5\n"));
+    }
+
+    #[test]
+    fn histograms_are_cumulative_in_seconds() {
+        let text = text();
+        for line in [
+            "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"0.000025\"} 0",
+            "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"0.00005\"} 1",
+            "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"10\"} 1",
+            "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"+Inf\"} 2",
+            "uringcast_tick_cpu_seconds_sum{shard=\"1\"} 20.00003",
+            "uringcast_tick_cpu_seconds_count{shard=\"1\"} 2",
+            "uringcast_tick_cpu_longest_seconds{shard=\"1\"} 20",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+    }
+}
