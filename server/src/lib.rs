@@ -19,6 +19,7 @@ pub mod payload;
 pub mod plan;
 pub mod publication;
 pub mod reactor;
+pub mod serve;
 pub mod settings;
 pub mod shard;
 pub mod shared;
