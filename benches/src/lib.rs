@@ -1,1 +1,17 @@
-//! placeholder
+//! What measuring takes: the clock, rounds of competing cases, a table of the result; and the floors,
+//! the least that a fan-out on one ring can cost.
+//!
+//! * [`suite`] measures cases in turns ([`clock`]) and prints a [`table`]; `micro` is made of it.
+//! * [`floor`] is what both floors share: accepting, the handshake, the publisher's frames. [`plain`]
+//!   sends one frame at a time, [`lane`] everything that a subscriber has not got yet.
+//!
+//! Nothing here fails because something was slow, and nothing may depend on this crate.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod floor;
+pub mod lane;
+pub mod plain;
+pub mod suite;
+pub mod table;
