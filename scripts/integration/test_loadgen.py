@@ -1,0 +1,160 @@
+"""The load generator against the server: what it counts is what the server counts."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from server import ROOT, run_binary, wait_for
+
+
+def load(server, command, *flags, tmp_path, expect=0):
+    """One run; its report."""
+    report = tmp_path / "report.json"
+    urls = ["--url", f"ws://{server.data}", "--publish-url", f"ws://{server.publish}"]
+    arguments = [command, *(urls if command in ("synth", "replay") else []), *flags]
+    arguments += ["--pid", str(server.process.pid), "--json", str(report)]
+    code, out, error = run_binary("loadgen", *arguments, timeout_s=180)
+    assert code == expect, f"{code}\n{out}\n{error}"
+    return json.loads(report.read_text()), out
+
+
+@pytest.mark.parametrize("reactors", [1, 2])
+@pytest.mark.parametrize("form", ["raw", "json"])
+def test_fanout_with_comings_and_goings(start, tmp_path, form, reactors):
+    server = start(reactors=reactors)
+    path = {"raw": "/raw/bench", "json": "/ws?topics=bench"}[form]
+    report, out = load(
+        server,
+        "fanout",
+        *("--url", server.ws(path), "--publish-url", server.publish_ws("/publish/bench")),
+        *("--subscribers", "500", "--publishers", "2", "--rate", "200", "--churn", "5"),
+        *("--duration", "3s", "--warmup", "500ms"),
+        tmp_path=tmp_path,
+    )
+    assert report["clean"] is True and report["missed"] == []
+    assert report["faults"]["lost"] == report["faults"]["duplicated"] == 0
+    assert report["deliveries"]["messages"] > 475 * 600
+    assert "p99.99" in out
+    metrics = server.metrics()
+    assert metrics.sum("publications_total") == report["published"]["published"]
+    wait_for(lambda: server.metrics().sum("connections") == 0, "all to be gone")
+    assert server.metrics().sum("lane_log_bytes") == 0
+
+
+def test_fanout_beside_connections_that_never_read(start, tmp_path):
+    server = start("--send-buffer", "16KiB", "--lag-bytes-max", "2MiB")
+    report, _ = load(
+        server,
+        "fanout",
+        *("--url", server.ws("/raw/bench"), "--publish-url", server.publish_ws("/publish/bench")),
+        *("--subscribers", "200", "--stalled", "20", "--rate", "500", "--size", "4096"),
+        *("--duration", "3s", "--warmup", "500ms"),
+        tmp_path=tmp_path,
+    )
+    assert report["clean"] is True and report["connections"]["stalled"] == 20
+    assert server.metrics().sum("closed_total", code="1013", reason="slow") == 20
+
+
+def test_closed_loop_as_fast_as_it_goes(start, tmp_path):
+    server = start()
+    report, _ = load(
+        server,
+        "fanout",
+        *("--url", server.ws("/raw/bench"), "--publish-url", server.publish_ws("/publish/bench")),
+        *("--subscribers", "100", "--outstanding", "64", "--duration", "2s", "--warmup", "200ms"),
+        tmp_path=tmp_path,
+    )
+    assert report["clean"] is True and report["deliveries"]["messages"] > 50_000
+
+
+@pytest.mark.parametrize("form", ["raw", "json"])
+def test_synthetic_market(start, tmp_path, form):
+    server = start("--topic", "*.*.bookTicker:kind=value", reactors=2)
+    report, _ = load(
+        server,
+        "synth",
+        *("--subscribers", "400", "--format", form, "--rate", "500", "--churn", "2"),
+        *("--duration", "3s"),
+        tmp_path=tmp_path,
+    )
+    assert report["clean"] is True and report["deliveries"]["messages"] > 20_000
+
+
+def recorded():
+    """The files of recorded market data, where there are any."""
+    places = [os.environ.get("URINGCAST_DATA"), ROOT.parent / "shared/data/1-binance-2024-08-08"]
+    for place in filter(None, places):
+        found = sorted(Path(place).glob("*/*.gz"))
+        if found:
+            return [str(each) for each in found]
+    return None
+
+
+@pytest.mark.parametrize("form", ["raw", "json"])
+def test_replay(start, tmp_path, form):
+    """Recorded market data, or lines of our own where there is none: every event once and in
+    order, payloads byte for byte."""
+    files = recorded()
+    if files is None:
+        lines = tmp_path / "own.ndjson"
+        kinds = ["trade", "bookTicker", "depth"]
+        lines.write_text(
+            "".join(
+                json.dumps(
+                    {
+                        "topic": f"{('spot', 'usdm')[n % 2]}.BTCUSDT.{kinds[n % 3]}",
+                        "data": {"n": n, "p": f"{n / 7:.2f}"},
+                        "ts": 1723161253937085 + n * 2_000,
+                    }
+                )
+                + "\n"
+                for n in range(3_000)
+            )
+        )
+        files = [str(lines)]
+    server = start("--topic", "*.*.bookTicker:kind=value", reactors=2)
+    report, _ = load(
+        server,
+        "replay",
+        *files,
+        *("--subscribers", "200", "--format", form, "--speed", "2", "--duration", "6s"),
+        *("--churn", "1"),
+        tmp_path=tmp_path,
+    )
+    assert report["clean"] is True, report["faults"]
+    assert report["deliveries"]["messages"] > 5_000
+
+
+def test_idle_connections(start, tmp_path):
+    server = start(reactors=2)
+    report, _ = load(
+        server,
+        "connect",
+        *("--url", server.ws("/ws?topics=idle.a"), "--connections", "2000", "--hold", "2s"),
+        tmp_path=tmp_path,
+    )
+    assert report["clean"] is True
+    assert server.metrics().sum("handshakes_total", result="upgraded") == 2000
+    wait_for(lambda: server.metrics().sum("connections") == 0, "all to be gone", 10)
+
+
+def test_wrong_use_is_named():
+    for flags, named in [
+        (["fanout", "--subscribers", "x"], "x"),
+        (["fanout", "--url", "http://127.0.0.1/"], "url"),
+        (["synth", "--rate=-1"], "rate"),
+    ]:
+        code, _, error = run_binary("loadgen", *flags)
+        assert code == 2 and named in error, (flags, code, error)
+
+
+def test_no_server_is_a_failure():
+    code, _, error = run_binary("loadgen", "fanout", "--url", "ws://127.0.0.1:1/raw/a")
+    assert code == 1 and error
+
+
+def test_no_file_is_a_failure():
+    code, _, error = run_binary("loadgen", "replay", "/no/such/file")
+    assert code == 1 and "/no/such/file" in error
