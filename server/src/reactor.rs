@@ -30,6 +30,9 @@ pub fn run<I: Io>(
             shard.relieve()?;
         }
         shard.tick(now)?;
+        if shard.has_rounds() {
+            shard.record_rounds(clock::now());
+        }
         // A tick's length is the thread's CPU time since the last one: what the kernel did for it
         // in `wait` is part of it, sleeping is not.
         if busy || timeout.is_some_and(|timeout| timeout.is_zero()) {

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use uringcast_ring::{Io, Send, SendOutcome, error::RingError};
 
 use super::{OVERLOAD_NS, Shard, count};
-use crate::ids::LaneId;
+use crate::{clock::Now, ids::LaneId};
 
 /// Sends in one slice at most: between slices everything else has its turn.
 pub(super) const SENDS_PER_SLICE: usize = 256;
@@ -109,6 +109,27 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Whether rounds were completed that [`Self::record_rounds`] has not counted.
+    pub fn has_rounds(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
+    /// Counts the rounds that the last tick completed. `now` is after its sends: the tick's own time
+    /// is from before them, and a round that fits into one tick would seem to take none.
+    pub fn record_rounds(&mut self, now: Now) {
+        let since_ns = now.ns.saturating_sub(self.now.ns);
+        let counters = &self.shared.counters[self.index];
+        for round in self.rounds.drain(..) {
+            counters.rotation.record_ns(round.rotation_ns + since_ns);
+            if let Some(oldest_ns) = round.oldest_ns {
+                counters.publish_to_last_send.record_ns(oldest_ns + since_ns);
+            }
+            if u128::from(round.rotation_ns) > self.settings.overload_rotation.as_nanos() {
+                counters.overload_rotations.add(1);
+            }
+        }
+    }
+
     fn finish_slice(&mut self, lanes: &[LaneId], steps: &[u32]) {
         for (&id, &steps) in lanes.iter().zip(steps) {
             if self.topics.lane_if(id).is_none() {
@@ -117,14 +138,7 @@ impl<I: Io> Shard<I> {
             let (lane, _) = self.topics.lane_mut(id);
             let started_ns = lane.round_started_ns();
             if let Some(round) = lane.stepped(steps, self.now.ns) {
-                let counters = &self.shared.counters[self.index];
-                counters.rotation.record_ns(round.rotation_ns);
-                if let Some(oldest_ns) = round.oldest_ns {
-                    counters.publish_to_last_send.record_ns(oldest_ns);
-                }
-                if u128::from(round.rotation_ns) > self.settings.overload_rotation.as_nanos() {
-                    counters.overload_rotations.add(1);
-                }
+                self.rounds.push(round);
             }
             if started_ns > 0
                 && u128::from(self.now.ns.saturating_sub(started_ns))

@@ -43,7 +43,7 @@ use crate::{
     settings::Settings,
     shared::{Shared, Stage},
     timers::{Fixed, Spread, Various},
-    topics::{LagBounds, Topics, names::Names, sweep::Sweep},
+    topics::{LagBounds, Topics, lane::Round, names::Names, sweep::Sweep},
 };
 
 /// The ring's listener of the data port.
@@ -126,6 +126,8 @@ pub struct Shard<I: Io> {
     pings: Spread,
     heartbeats: Various,
 
+    /// Rounds of lanes completed in the last tick.
+    rounds: Vec<Round>,
     overload_until_ns: u64,
     overloaded: bool,
     log_bytes_told: u64,
@@ -179,6 +181,7 @@ impl<I: Io> Shard<I> {
             lingers: Fixed::new(LINGER_NS),
             pings: Spread::new(nanos(settings.ping_interval), now.ns),
             heartbeats: Various::default(),
+            rounds: Vec::new(),
             overload_until_ns: 0,
             overloaded: false,
             log_bytes_told: 0,
@@ -237,6 +240,7 @@ impl<I: Io> Shard<I> {
     /// # Errors
     /// Only what the ring cannot go on after.
     pub fn tick(&mut self, now: Now) -> Result<(), RingError> {
+        self.record_rounds(now);
         self.now = now;
         if self.sleeping {
             self.sleeping = false;
