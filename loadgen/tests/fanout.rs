@@ -105,7 +105,8 @@ fn delays_show_where_they_should() {
     let ms = |name: &str| corrected[name].as_f64().expect("a number") / 1e6;
     // Two of 200 are delayed by 20 ms, and each delays the three after it.
     assert!(ms("max_ns") >= 20.0, "{report:#}");
-    assert!(ms("p90_ns") < 15.0, "{report:#}");
+    // Most are not, however slow the machine is at the moment.
+    assert!(ms("p50_ns") + 5.0 < ms("max_ns"), "{report:#}");
 }
 
 #[test]
