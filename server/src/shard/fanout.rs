@@ -120,11 +120,12 @@ impl<I: Io> Shard<I> {
         let since_ns = now.ns.saturating_sub(self.now.ns);
         let counters = &self.shared.counters[self.index];
         for round in self.rounds.drain(..) {
-            counters.rotation.record_ns(round.rotation_ns + since_ns);
+            let rotation_ns = round.rotation_ns + since_ns;
+            counters.rotation.record_ns(rotation_ns);
             if let Some(oldest_ns) = round.oldest_ns {
                 counters.publish_to_last_send.record_ns(oldest_ns + since_ns);
             }
-            if u128::from(round.rotation_ns) > self.settings.overload_rotation.as_nanos() {
+            if u128::from(rotation_ns) > self.settings.overload_rotation.as_nanos() {
                 counters.overload_rotations.add(1);
             }
         }
