@@ -13,7 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use uringcast_protocol::Opcode;
-use uringcast_protocol::handshake::{parse, write_switching};
+use uringcast_protocol::handshake::{Switching, parse, write_switching};
 use uringcast_protocol::writer::write_message;
 
 fn main() -> std::io::Result<()> {
@@ -65,7 +65,7 @@ fn upgrade(mut stream: TcpStream) -> std::io::Result<(TcpStream, String)> {
         let refused = |_| std::io::Error::other("not an upgrade");
         if let Some(request) = parse(&head).map_err(refused)? {
             let mut answer = Vec::new();
-            write_switching(&mut answer, request.upgrade().map_err(refused)?.key, None);
+            write_switching(&mut answer, &Switching::new(request.upgrade().map_err(refused)?.key));
             stream.write_all(&answer)?;
             return Ok((stream, request.path.to_string()));
         }

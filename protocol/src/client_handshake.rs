@@ -191,7 +191,9 @@ mod tests {
         assert_eq!((upgrade.key, upgrade.protocols), (KEY, ask.protocols));
 
         let mut answer = Vec::new();
-        handshake::write_switching(&mut answer, upgrade.key, Some("x"));
+        let switching =
+            handshake::Switching { protocol: Some("x"), ..handshake::Switching::new(upgrade.key) };
+        handshake::write_switching(&mut answer, &switching);
         for cut in 0..answer.len() {
             assert_eq!(parse_response(&answer[..cut], KEY, ask.protocols), Ok(None));
         }

@@ -233,18 +233,45 @@ pub fn accept_key(key: &str) -> [u8; 28] {
     encoded
 }
 
-/// Appends the answer 101 (RFC 6455 section 4.2.2); `protocol` is the one chosen of those offered.
-pub fn write_switching(out: &mut Vec<u8>, key: &str, protocol: Option<&str>) {
+/// What the answer 101 says.
+#[derive(Clone, Copy, Debug)]
+pub struct Switching<'a> {
+    /// The request's `Sec-WebSocket-Key`.
+    pub key: &'a str,
+    /// The subprotocol chosen of those offered.
+    pub protocol: Option<&'a str>,
+    /// The extensions agreed upon, as `Sec-WebSocket-Extensions` says them.
+    pub extensions: Option<&'a str>,
+    /// More header lines, each with its line end.
+    pub headers: &'a str,
+}
+
+impl<'a> Switching<'a> {
+    /// Without a subprotocol or extensions.
+    pub const fn new(key: &'a str) -> Self {
+        Self { key, protocol: None, extensions: None, headers: "" }
+    }
+}
+
+/// Appends the answer 101 (RFC 6455 section 4.2.2).
+pub fn write_switching(out: &mut Vec<u8>, answer: &Switching<'_>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
           Sec-WebSocket-Accept: ",
     );
-    out.extend_from_slice(&accept_key(key));
-    if let Some(protocol) = protocol {
-        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
-        out.extend_from_slice(protocol.as_bytes());
+    out.extend_from_slice(&accept_key(answer.key));
+    for (name, value) in [
+        ("\r\nSec-WebSocket-Protocol: ", answer.protocol),
+        ("\r\nSec-WebSocket-Extensions: ", answer.extensions),
+    ] {
+        if let Some(value) = value {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(value.as_bytes());
+        }
     }
-    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(answer.headers.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Another version of HTTP, or something else altogether.

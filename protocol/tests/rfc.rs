@@ -1,6 +1,6 @@
 //! The examples that RFC 6455 prints, byte for byte.
 
-use uringcast_protocol::handshake::{accept_key, parse, write_switching};
+use uringcast_protocol::handshake::{Switching, accept_key, parse, write_switching};
 use uringcast_protocol::header::Header;
 use uringcast_protocol::writer::{write_frame, write_message};
 use uringcast_protocol::{Event, MessageKind, Opcode, Role, Session};
@@ -74,7 +74,8 @@ fn example_of_a_handshake() {
     assert_eq!(upgrade.protocols, ["chat", "superchat"]);
     assert_eq!(&accept_key(upgrade.key), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     let mut answer = Vec::new();
-    write_switching(&mut answer, upgrade.key, Some("chat"));
+    let switching = Switching { protocol: Some("chat"), ..Switching::new(upgrade.key) };
+    write_switching(&mut answer, &switching);
     assert_eq!(
         String::from_utf8(answer).expect("ASCII"),
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -14,7 +14,7 @@ use std::{error::Error, mem, time::Duration};
 
 use uringcast_protocol::{
     Opcode,
-    handshake::{parse, write_switching},
+    handshake::{Switching, parse, write_switching},
 };
 use uringcast_ring::{
     AcceptFailure, Buffer, Completion, Io, ListenerId, Operation, ReceiveEnd, Ring, Send,
@@ -232,7 +232,7 @@ impl<F: Fanout> Floor<F> {
                 return Ok(());
             }
             Ok(Some(request)) => request.upgrade().map(|upgrade| {
-                write_switching(&mut self.answer, upgrade.key, None);
+                write_switching(&mut self.answer, &Switching::new(upgrade.key));
                 (request.path.starts_with("/pub"), request.head_bytes)
             }),
             Err(refusal) => Err(refusal),

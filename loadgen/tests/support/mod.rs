@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use uringcast_protocol::handshake::{Request, parse, write_switching};
+use uringcast_protocol::handshake::{Request, Switching, parse, write_switching};
 use uringcast_protocol::topic_name::Pattern;
 use uringcast_protocol::writer::{write_close, write_message};
 use uringcast_protocol::{CloseCode, Event, MessageKind, Opcode, Role, Session};
@@ -136,7 +136,7 @@ fn serve(mut stream: TcpStream, hub: &SyncSender<Word>) {
 
 fn upgrade(request: &Request<'_>, answer: &mut Vec<u8>) -> (String, String) {
     let upgrade = request.upgrade().expect("an upgrade");
-    write_switching(answer, upgrade.key, None);
+    write_switching(answer, &Switching::new(upgrade.key));
     let topics = request.query().find(|(key, _)| key.as_ref() == "topics");
     (request.path.to_string(), topics.map(|(_, value)| value.into_owned()).unwrap_or_default())
 }

@@ -208,6 +208,9 @@ pub struct Connection {
     pub inbox: Inbox,
     /// The peer's address.
     pub peer: SocketAddr,
+    /// permessage-deflate: the window, as a power of two, that it can inflate with; 0 if that
+    /// extension was not agreed upon. Neither side keeps a window from one message to the next.
+    pub window_bits: u8,
 }
 
 impl Connection {
@@ -227,6 +230,7 @@ impl Connection {
             outbox: None,
             inbox: Inbox::None,
             peer,
+            window_bits: 0,
         }
     }
 

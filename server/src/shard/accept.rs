@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use uringcast_protocol::{
-    handshake::{self, Request},
+    handshake::{self, Request, Switching},
     opcode::{CloseCode, Opcode},
     refusal::{Refusal, write_response},
     reply,
@@ -168,7 +168,8 @@ impl<I: Io> Shard<I> {
             }
         }
         self.own(id, Boundary::Message, |out| {
-            handshake::write_switching(out, upgrade.key, protocol);
+            let answer = Switching { protocol, ..Switching::new(upgrade.key) };
+            handshake::write_switching(out, &answer);
         });
         self.take_role(id, route);
     }

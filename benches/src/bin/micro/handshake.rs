@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use uringcast_benches::suite::{Group, Suite};
-use uringcast_protocol::handshake::{accept_key, parse, write_switching};
+use uringcast_protocol::handshake::{Switching, accept_key, parse, write_switching};
 
 pub(crate) fn run(suite: &Suite) {
     let mut out = Vec::with_capacity(256);
@@ -26,7 +26,7 @@ fn answer(head: &[u8], out: &mut Vec<u8>) -> bool {
     out.clear();
     let Ok(Some(request)) = parse(black_box(head)) else { return false };
     let Ok(upgrade) = request.upgrade() else { return false };
-    write_switching(out, upgrade.key, None);
+    write_switching(out, &Switching::new(upgrade.key));
     true
 }
 
