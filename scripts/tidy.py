@@ -28,13 +28,14 @@ ROOMS = {
     "shared": {"counters", "settings"},
     "publication": {"constants", "ids"},
     "payload": {"publication", "settings"},
+    "deflate": set(),
     "mail": {"ids", "publication"},
     "timers": LOWEST,
     # To whom, and one connection: they meet in `shard` and nowhere else.
     "topics": LOWEST | {"publication"},
     "conn": LOWEST | {"publication"},
     # What.
-    "shard": SHARED | {"conn", "timers", "topics"},
+    "shard": SHARED | {"conn", "deflate", "timers", "topics"},
     # When: of what it runs it knows the face only.
     "reactor": {"clock", "counters", "shard", "shared"},
     # What was typed, what will be done.

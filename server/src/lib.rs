@@ -9,6 +9,7 @@ pub mod config;
 pub mod conn;
 pub mod control;
 pub mod counters;
+pub mod deflate;
 pub mod doctor;
 pub mod flags;
 pub mod home;

@@ -1,0 +1,267 @@
+//! One message compressed by itself, for a window of any size.
+//!
+//! Knows: RFC 7692 section 7.2.1, which window sizes the library can do. Must not know: who
+//! receives, what a frame is.
+
+use flate2::{Compress, Compression, FlushCompress};
+
+use super::SYNC_FLUSH_TAIL;
+
+/// Compresses messages, each by itself; about 300 KiB per window size in use, made at its first use
+/// and kept.
+///
+/// A message of n bytes holds no distance above n - 1, so for one that is no longer than the window
+/// the size of the library's own window does not matter. Only longer messages for windows below 32
+/// KiB need a stream of their own.
+#[derive(Debug, Default)]
+pub struct Compressor {
+    /// By window size, from [`WINDOW_BITS_OWN_MIN`] on.
+    streams: [Option<Compress>; STREAMS],
+}
+
+impl Compressor {
+    /// Nothing is made yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compresses a message for a receiver with a window of 2^`window_bits` bytes (8 to 15) to the
+    /// front of `out`: DEFLATE ended by a sync flush, without that flush's last four bytes, as
+    /// permessage-deflate has it. The length written.
+    ///
+    /// `None` if that leaves less than 5 bytes of `out` unused (which the cut-off end needs in
+    /// between): with an `out` as long as the message, where it is not worth it. The same where the
+    /// library cannot do it: for windows of 256 bytes and longer messages, and for window sizes that
+    /// there are not. Then send it plain, which is legal for every single message (section 6).
+    pub fn compress(&mut self, window_bits: u8, message: &[u8], out: &mut [u8]) -> Option<usize> {
+        let place = self.place(window_bits, message.len())?;
+        let (stream, bits) = (&mut *place.stream, place.bits);
+        let stream = stream.get_or_insert_with(|| {
+            Compress::new_with_window_bits(Compression::new(LEVEL), false, bits)
+        });
+        stream.reset();
+        let outcome = stream.compress(message, out, FlushCompress::Sync);
+        // Both are bounded by the slices passed in.
+        let (taken, given) = (stream.total_in() as usize, stream.total_out() as usize);
+        // A full buffer may have more behind it; one that is not full has all.
+        if outcome.is_ok() && taken == message.len() && given < out.len() {
+            return out[..given].strip_suffix(&SYNC_FLUSH_TAIL).map(<[u8]>::len);
+        }
+        if outcome.is_err() || !drain(stream, &message[taken..]) {
+            *place.stream = None;
+        }
+        None
+    }
+
+    fn place(&mut self, window_bits: u8, message_bytes: usize) -> Option<Place<'_>> {
+        if !(WINDOW_BITS_MIN..=WINDOW_BITS_MAX).contains(&window_bits) {
+            return None;
+        }
+        let fits = message_bytes <= 1 << window_bits;
+        let bits = if fits { WINDOW_BITS_MAX } else { window_bits };
+        let index = bits.checked_sub(WINDOW_BITS_OWN_MIN)?;
+        let stream = self.streams.get_mut(usize::from(index))?;
+        Some(Place { stream, bits })
+    }
+}
+
+/// Where the stream for a window of 2^`bits` bytes is, or goes.
+struct Place<'a> {
+    stream: &'a mut Option<Compress>,
+    bits: u8,
+}
+
+/// Finishes a message whose output has no room, for nothing: resetting a stream that still holds
+/// output leaves zlib-rs 0.6.8 with a wrong offset into its buffer, and it panics later. Little is
+/// left, because a message outgrows an output of its own length only near its end. Whether the stream
+/// may be used again.
+fn drain(stream: &mut Compress, mut rest: &[u8]) -> bool {
+    let mut nowhere = [0; 1024];
+    loop {
+        let (taken_before, given_before) = (stream.total_in(), stream.total_out());
+        if stream.compress(rest, &mut nowhere, FlushCompress::Sync).is_err() {
+            return false;
+        }
+        rest = &rest[(stream.total_in() - taken_before) as usize..];
+        if stream.total_out() - given_before < nowhere.len() as u64 {
+            return rest.is_empty();
+        }
+    }
+}
+
+/// Window sizes of permessage-deflate (RFC 7692 section 7.1.2.1), as powers of two.
+const WINDOW_BITS_MIN: u8 = 8;
+const WINDOW_BITS_MAX: u8 = 15;
+
+/// The smallest window that the library compresses for.
+const WINDOW_BITS_OWN_MIN: u8 = 9;
+
+const STREAMS: usize = (WINDOW_BITS_MAX - WINDOW_BITS_OWN_MIN + 1) as usize;
+
+/// The fastest. Messages are short and without context: what a higher level finds more in them is
+/// little, and every publication waits for it.
+const LEVEL: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Decompress, FlushDecompress};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::deflate::Inflater;
+
+    fn compress(compressor: &mut Compressor, bits: u8, message: &[u8]) -> Option<Vec<u8>> {
+        let mut out = vec![0xAA; message.len()];
+        let length = compressor.compress(bits, message, &mut out)?;
+        out.truncate(length);
+        Some(out)
+    }
+
+    /// Decompresses with exactly this window (9 to 15), in small steps, so that every reference is
+    /// served from the window and none from the output.
+    fn inflate_with(bits: u8, compressed: &[u8]) -> Vec<u8> {
+        let mut stream = Decompress::new_with_window_bits(false, bits);
+        let whole = [compressed, &SYNC_FLUSH_TAIL].concat();
+        let (mut out, mut step) = (Vec::new(), [0; 64]);
+        loop {
+            let taken = stream.total_in() as usize;
+            let given = stream.total_out() as usize;
+            stream.decompress(&whole[taken..], &mut step, FlushDecompress::Sync).expect("valid");
+            let new = stream.total_out() as usize - given;
+            out.extend_from_slice(&step[..new]);
+            if new < step.len() {
+                assert_eq!(stream.total_in() as usize, whole.len());
+                return out;
+            }
+        }
+    }
+
+    /// Text that repeats itself at every distance, and some of it exactly at the window's edges.
+    fn repetitive(bytes: usize, period: usize) -> Vec<u8> {
+        let mut noise = 1_u32;
+        let mut message = Vec::with_capacity(bytes);
+        while message.len() < bytes {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let random = b'a' + (noise >> 24) as u8 % 26;
+            let back = message.len().checked_sub(period).map(|at| message[at]);
+            message.push(match back {
+                Some(before) if !(noise >> 16).is_multiple_of(64) => before,
+                _ => random,
+            });
+        }
+        message
+    }
+
+    #[test]
+    fn a_smaller_window_is_enough_for_what_is_compressed_for_it() {
+        let mut compressor = Compressor::new();
+        for bits in 9..=15 {
+            let window = 1_usize << bits;
+            for bytes in [window - 1, window, window + 1, window + 300, 2 * window, 5 * window] {
+                for period in [100, window - 300, window - 262, window - 1, window, window + 1] {
+                    let message = repetitive(bytes, period);
+                    // Far repetitions are out of reach and may compress to nothing less.
+                    let Some(compressed) = compress(&mut compressor, bits, &message) else {
+                        continue;
+                    };
+                    assert_eq!(inflate_with(bits, &compressed), message, "{bits} {bytes} {period}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn near_repetitions_are_found_in_every_window() {
+        let mut compressor = Compressor::new();
+        for bits in 8..=15 {
+            let short = repetitive(250, 50);
+            let compressed = compress(&mut compressor, bits, &short).expect("smaller");
+            assert!(compressed.len() < 200);
+            let long = repetitive(3 << bits, 60);
+            let outcome = compress(&mut compressor, bits, &long);
+            // Windows of 256 bytes are not in the library.
+            assert_eq!(outcome.is_some(), bits != 8);
+        }
+        assert_eq!(compress(&mut compressor, 8, &repetitive(257, 20)), None);
+        for bits in [0, 7, 16, 255] {
+            assert_eq!(compress(&mut compressor, bits, &repetitive(250, 20)), None);
+        }
+    }
+
+    #[test]
+    fn what_does_not_shrink_goes_plain() {
+        let mut compressor = Compressor::new();
+        for message in [&b""[..], b"a", b"Hello", &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]] {
+            assert_eq!(compress(&mut compressor, 15, message), None);
+        }
+        // In a buffer that is large enough they are messages like others.
+        let mut out = [0; 64];
+        let length = compressor.compress(15, b"", &mut out).expect("room");
+        assert_eq!(&out[..length], [0]);
+    }
+
+    #[test]
+    fn room_is_judged_to_the_byte() {
+        let message = repetitive(5_000, 80);
+        let mut compressor = Compressor::new();
+        let whole = compress(&mut compressor, 15, &message).expect("smaller");
+        for room in 0..whole.len() + 10 {
+            let mut out = vec![0; room];
+            let length = compressor.compress(15, &message, &mut out);
+            assert_eq!(length, (room >= whole.len() + 5).then_some(whole.len()), "{room}");
+            if let Some(length) = length {
+                assert_eq!(out[..length], whole);
+            }
+        }
+    }
+
+    #[test]
+    fn a_compressor_is_as_good_as_new_after_any_message() {
+        let messages: Vec<_> = (0..30_usize)
+            .map(|n| match n % 3 {
+                0 => repetitive(n * 700, 90),
+                1 => (0..n * 1_000).map(|i| ((i * i * 7) >> 3) as u8 ^ (i >> 7) as u8).collect(),
+                _ => repetitive(n * 30, 10_000),
+            })
+            .collect();
+        let mut used = Compressor::new();
+        for bits in [9, 12, 15] {
+            for message in &messages {
+                let fresh = compress(&mut Compressor::new(), bits, message);
+                for room in [message.len() / 9, message.len() / 2, message.len().saturating_sub(8)]
+                {
+                    let mut out = vec![0; room];
+                    used.compress(bits, message, &mut out);
+                }
+                assert_eq!(compress(&mut used, bits, message), fresh);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_compressed_inflates_to_itself(
+            pieces in prop::collection::vec(
+                prop::collection::vec(any::<u8>(), 1..40).prop_flat_map(|piece| {
+                    (Just(piece), 1..60_usize)
+                }),
+                1..30,
+            ),
+            bits in 8..=15_u8,
+        ) {
+            let message: Vec<u8> =
+                pieces.iter().flat_map(|(piece, times)| piece.repeat(*times)).collect();
+            let mut compressor = Compressor::new();
+            if let Some(compressed) = compress(&mut compressor, bits, &message) {
+                prop_assert!(compressed.len() < message.len());
+                let mut out = Vec::new();
+                let outcome = Inflater::new().inflate(&compressed, &mut out, message.len());
+                prop_assert_eq!(outcome, Ok(()));
+                prop_assert_eq!(&out, &message);
+                if bits > 8 {
+                    prop_assert_eq!(inflate_with(bits, &compressed), message);
+                }
+            }
+        }
+    }
+}
