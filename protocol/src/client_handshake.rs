@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 
 use base64::Engine as _;
 
-use crate::handshake::{accept_key, elements};
+use crate::deflate::{Agreement, Offer};
+use crate::handshake::{accept_key, elements, split_unquoted};
 use crate::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 
 /// What a client asks for.
@@ -66,6 +67,30 @@ pub fn parse_response(
     key: &str,
     protocols: &[&str],
 ) -> Result<Option<usize>, ResponseError> {
+    let answer = parse_answer(bytes, key, protocols, None)?;
+    Ok(answer.map(|answer| answer.head_bytes))
+}
+
+/// A proper answer to an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// The length of its head, bytes; behind it the frames begin.
+    pub head_bytes: usize,
+    /// permessage-deflate was accepted, on these terms.
+    pub deflate: Option<Agreement>,
+}
+
+/// The same as [`parse_response`] where permessage-deflate may have been offered, as a
+/// `Sec-WebSocket-Extensions` of `deflate`'s text.
+///
+/// # Errors
+/// Whatever makes the client fail the connection.
+pub fn parse_answer(
+    bytes: &[u8],
+    key: &str,
+    protocols: &[&str],
+    deflate: Option<&Offer>,
+) -> Result<Option<Answer>, ResponseError> {
     let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let bounded = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
@@ -82,7 +107,31 @@ pub fn parse_response(
         return Err(ResponseError::Status(status));
     }
     check_switching(response.headers, key, protocols)?;
-    Ok(Some(head_bytes))
+    let deflate = check_extensions(response.headers, deflate)?;
+    Ok(Some(Answer { head_bytes, deflate }))
+}
+
+/// The extensions accepted, over all their fields: permessage-deflate once, if it was offered.
+fn check_extensions(
+    fields: &[httparse::Header<'_>],
+    offer: Option<&Offer>,
+) -> Result<Option<Agreement>, ResponseError> {
+    let mut agreement = None;
+    for field in fields {
+        if !field.name.eq_ignore_ascii_case("sec-websocket-extensions") {
+            continue;
+        }
+        let value =
+            core::str::from_utf8(field.value).map_err(|_| ResponseError::ExtensionNotOffered)?;
+        let list = split_unquoted(value, b',').map(str::trim_ascii);
+        for element in list.filter(|element| !element.is_empty()) {
+            let offer = offer.filter(|_| agreement.is_none());
+            let offer = offer.ok_or(ResponseError::ExtensionNotOffered)?;
+            let agreed = offer.judge(element).map_err(|_| ResponseError::ExtensionNotOffered)?;
+            agreement = Some(agreed);
+        }
+    }
+    Ok(agreement)
 }
 
 fn check_switching(
@@ -111,8 +160,6 @@ fn check_switching(
                 return Err(ResponseError::ProtocolNotOffered);
             }
             protocol_seen = true;
-        } else if is("sec-websocket-extensions") && !value.is_empty() {
-            return Err(ResponseError::ExtensionNotOffered);
         }
     }
     if !upgrade {
@@ -139,8 +186,8 @@ pub enum ResponseError {
     /// No `Connection: upgrade`.
     #[error("Connection: upgrade is missing")]
     ConnectionMissing,
-    /// An extension that was not offered.
-    #[error("an extension that was not offered")]
+    /// An extension that was not offered, or not with such parameters.
+    #[error("an extension that was not offered so")]
     ExtensionNotOffered,
     /// Not HTTP, or more than 64 header fields.
     #[error("the answer is not HTTP")]
@@ -200,6 +247,28 @@ mod tests {
         let length = answer.len();
         answer.push(0x81);
         assert_eq!(parse_response(&answer, KEY, ask.protocols), Ok(Some(length)));
+    }
+
+    #[test]
+    fn deflate_is_accepted_where_it_was_offered() {
+        let offer = Offer { server_max_window_bits: Some(10), ..Offer::default() };
+        let agreed = "permessage-deflate; server_no_context_takeover; server_max_window_bits=10";
+        let answer = |fields: &str| {
+            let text = GOOD.replacen("\r\n\r\n", &alloc::format!("\r\n{fields}\r\n\r\n"), 1);
+            let whole = parse_answer(text.as_bytes(), KEY, &[], Some(&offer))?;
+            let answer = whole.expect("whole");
+            assert_eq!(answer.head_bytes, text.len());
+            Ok(answer.deflate.map(|agreement| agreement.server_window_bits))
+        };
+        let refused = Err(ResponseError::ExtensionNotOffered);
+        let field = alloc::format!("sec-websocket-extensions: {agreed}");
+        assert_eq!(answer("x: y"), Ok(None));
+        assert_eq!(answer("Sec-WebSocket-Extensions: , "), Ok(None));
+        assert_eq!(answer(&field), Ok(Some(10)));
+        assert_eq!(answer(&alloc::format!("{field}, {agreed}")), refused);
+        assert_eq!(answer(&alloc::format!("{field}\r\n{field}")), refused);
+        assert_eq!(answer("Sec-WebSocket-Extensions: permessage-deflate"), refused);
+        assert_eq!(answer("Sec-WebSocket-Extensions: x"), refused);
     }
 
     #[test]

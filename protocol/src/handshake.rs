@@ -181,7 +181,9 @@ impl<'a> Request<'a> {
             self.protocols.extend(elements(text(value)?));
             Ok(())
         } else if is("sec-websocket-extensions") {
-            self.extensions.extend(elements(text(value)?));
+            // Parameters may be quoted strings with commas in them (RFC 6455 section 9.1).
+            let list = split_unquoted(text(value)?, b',').map(str::trim_ascii);
+            self.extensions.extend(list.filter(|element| !element.is_empty()));
             Ok(())
         } else if is("content-length") {
             self.take_content_length(value)
@@ -378,6 +380,22 @@ fn once<'a>(
 /// The elements of a comma-separated list; empty ones do not count (RFC 9110 section 5.6.1).
 pub(crate) fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// The parts of a text between separators that are not inside a quoted string (RFC 9110 section
+/// 5.6.4); one that does not end reaches to the text's end.
+pub(crate) fn split_unquoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |character: char| {
+        let here = character == char::from(separator) && !quoted;
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        here
+    })
 }
 
 /// RFC 6455 section 1.3.

@@ -6,7 +6,8 @@
 //! * Numbers: [`opcode`], [`limits`], [`error`] (what a peer can do wrong, and its close code).
 //! * Bytes: [`header`], [`mask`], [`utf8`], [`control`], [`writer`].
 //! * Rules: [`state`] holds every transition, [`session`] joins it to the bytes.
-//! * The upgrade: [`handshake`] (the server's side), [`refusal`], [`client_handshake`].
+//! * The upgrade: [`handshake`] (the server's side), [`refusal`], [`client_handshake`],
+//!   [`deflate`] (what both say of compression).
 //! * Inside a message: [`topic_name`], [`command`] and [`publish`] (from clients),
 //!   [`reply`] (to clients), [`json`] (what all three need).
 
@@ -20,6 +21,7 @@ extern crate std;
 pub mod client_handshake;
 pub mod command;
 pub mod control;
+pub mod deflate;
 pub mod error;
 pub mod handshake;
 pub mod header;

@@ -51,6 +51,20 @@ fn what_is_in_a_request() {
 }
 
 #[test]
+fn a_quoted_string_in_an_extension_may_hold_commas() {
+    for (field, offers) in [
+        ("a; b=\"c, d\", e", &["a; b=\"c, d\"", "e"][..]),
+        ("a; b=\"\\\", c\" , d,,", &["a; b=\"\\\", c\"", "d"]),
+        ("a; b=\", c", &["a; b=\", c"]),
+        (", ,", &[]),
+    ] {
+        let end = format!("\r\nSec-WebSocket-Extensions: {field}\r\n\r\n");
+        let head = GOOD.replace("\r\n\r\n", &end);
+        assert_eq!(whole(&head).extensions, offers, "{field}");
+    }
+}
+
+#[test]
 fn targets() {
     let target = |target: &str| GOOD.replace("/ws?topics=a,b.*&hello=1", target);
     let head = target("/raw/md.%2A.x%3e?a=1+2&b=%C3%A9&c&=d&&e=f=g");
