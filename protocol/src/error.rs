@@ -26,6 +26,9 @@ pub enum PeerError {
     /// A control frame of more than 125 bytes (section 5.5).
     #[error("a control frame of more than 125 bytes")]
     ControlTooLong,
+    /// A compressed message is no DEFLATE (RFC 7692 section 7.2.2).
+    #[error("a compressed message that does not decompress")]
+    DeflateInvalid,
     /// A close code that must not be on the wire (section 7.4).
     #[error("a close code that is not allowed")]
     InvalidCloseCode,
@@ -62,7 +65,9 @@ impl PeerError {
     /// The code to close with.
     pub const fn close_code(&self) -> CloseCode {
         match self {
-            Self::CloseReasonUtf8 | Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::CloseReasonUtf8 | Self::DeflateInvalid | Self::InvalidUtf8 => {
+                CloseCode::INVALID_PAYLOAD
+            }
             Self::MessageTooBig => CloseCode::MESSAGE_TOO_BIG,
             Self::SinkFull => CloseCode::TRY_AGAIN_LATER,
             Self::CloseTruncated
@@ -81,13 +86,14 @@ impl PeerError {
     }
 
     /// Every variant, in the order of [`PeerError::index`]: for tables of counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::CloseReasonUtf8,
         Self::CloseTruncated,
         Self::ContinuationExpected,
         Self::ContinuationUnexpected,
         Self::ControlFragmented,
         Self::ControlTooLong,
+        Self::DeflateInvalid,
         Self::InvalidCloseCode,
         Self::InvalidUtf8,
         Self::LengthNotMinimal,
@@ -114,6 +120,7 @@ impl PeerError {
             Self::ContinuationUnexpected => "continuation_unexpected",
             Self::ControlFragmented => "control_fragmented",
             Self::ControlTooLong => "control_too_long",
+            Self::DeflateInvalid => "deflate_invalid",
             Self::InvalidCloseCode => "invalid_close_code",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::LengthNotMinimal => "length_not_minimal",

@@ -77,6 +77,9 @@ pub enum Event {
     /// A message is complete: its bytes are in the sink. Take them and empty the sink before the
     /// next call.
     Message(MessageKind),
+    /// A compressed message is complete: its bytes, still compressed, are in the sink, and of text
+    /// nobody has checked that it is UTF-8. Only after [`Session::with_deflate`].
+    Deflated(MessageKind),
     /// To be answered with a pong of the same payload.
     Ping(ControlPayload),
     /// An answer to a ping, or unsolicited.
@@ -91,7 +94,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Session {
     /// Bytes of the unfinished message in all its frames so far, as their headers say; 0 between
-    /// messages. 0 ≤ `message_bytes` ≤ `message_bytes_max`.
+    /// messages. 0 ≤ `message_bytes` ≤ `message_bytes_max`, or what that is for a compressed one.
     message_bytes: u64,
     message_bytes_max: u64,
     pending: Pending,
@@ -100,6 +103,10 @@ pub struct Session {
     state: State,
     /// During a data frame: what the message is. Between frames: what is unfinished.
     assembly: Assembly,
+    /// permessage-deflate was negotiated.
+    deflate: bool,
+    /// The message that `assembly` tells of is compressed.
+    deflated: bool,
 }
 
 /// What has begun and not ended.
@@ -132,7 +139,19 @@ impl Session {
             role,
             state: State::Open,
             assembly: Assembly::None,
+            deflate: false,
+            deflated: false,
         }
+    }
+
+    /// The same where permessage-deflate was negotiated: a message may be compressed, which its first
+    /// frame says by RSV1 (RFC 7692 section 6). As it may grow by that, a compressed one is refused
+    /// only beyond `message_bytes_max` and an eighth more; the bound of what it stands for is the
+    /// caller's.
+    #[must_use]
+    pub const fn with_deflate(mut self) -> Self {
+        self.deflate = true;
+        self
     }
 
     /// Takes what it can from the front of `input` and gives back an event as soon as one is
@@ -155,12 +174,18 @@ impl Session {
             return Ok(None);
         }
         let outcome = self.receive_frames(input, sink);
-        if outcome.is_err()
-            && let Some(next) = self.state.after(Step::Offend)
-        {
-            self.state = next;
+        if outcome.is_err() {
+            self.offended();
         }
         outcome
+    }
+
+    /// Notes an offence that only the caller can see, such as a compressed message that does not
+    /// decompress: from now on it is as after an error of [`Session::receive`].
+    pub fn offended(&mut self) {
+        if let Some(next) = self.state.after(Step::Offend) {
+            self.state = next;
+        }
     }
 
     /// Notes that a close has been sent. A second one must not be: see [`State::sends`].
@@ -203,7 +228,10 @@ impl Session {
                 None => {}
             }
             if let Some(kind) = self.data(input, sink)? {
-                return Ok(Some(Event::Message(kind)));
+                return Ok(Some(match core::mem::take(&mut self.deflated) {
+                    false => Event::Message(kind),
+                    true => Event::Deflated(kind),
+                }));
             }
             if input.is_empty() {
                 return Ok(None);
@@ -257,23 +285,31 @@ impl Session {
     /// What a header alone cannot say: whether this peer may send it.
     #[inline]
     fn judge(&self, header: &Header) -> Result<(), PeerError> {
-        // permessage-deflate, once negotiated, gives this bit its meaning (RFC 7692 section 6).
         if header.rsv1 {
-            return Err(PeerError::ReservedBits);
+            self.judge_rsv1(header.opcode)?;
         }
         self.judge_masked(header.mask.is_some())
+    }
+
+    /// permessage-deflate, once negotiated, gives this bit a meaning on the first frame of a message
+    /// and nowhere else (RFC 7692 section 6.1).
+    const fn judge_rsv1(&self, opcode: Opcode) -> Result<(), PeerError> {
+        match opcode {
+            Opcode::Text | Opcode::Binary if self.deflate => Ok(()),
+            _ => Err(PeerError::ReservedBits),
+        }
     }
 
     /// The same of a header's first bytes, so that an offence is not waited upon.
     #[cold]
     fn judge_prefix(&self, bytes: &[u8]) -> Result<(), PeerError> {
-        if let Some(&first) = bytes.first() {
+        if let Some(&first) = bytes.first()
+            && let Some(opcode) = Opcode::from_bits(first & 0x0F)
+        {
             if first & RSV1_BIT != 0 {
-                return Err(PeerError::ReservedBits);
+                self.judge_rsv1(opcode)?;
             }
-            if let Some(opcode) = Opcode::from_bits(first & 0x0F) {
-                self.assembly.after(opcode, true)?;
-            }
+            self.assembly.after(opcode, true)?;
         }
         bytes.get(1).map_or(Ok(()), |second| self.judge_masked(second & MASK_BIT != 0))
     }
@@ -291,8 +327,13 @@ impl Session {
     #[inline]
     fn begin_data<S: Sink>(&mut self, header: &Header, sink: &mut S) -> Result<(), PeerError> {
         let (during, _) = self.assembly.after(header.opcode, header.fin)?;
+        let mut bytes_max = self.message_bytes_max;
+        if header.rsv1 || self.deflated {
+            self.deflated = true;
+            bytes_max = deflated_bytes_max(bytes_max);
+        }
         // `message_bytes` ≤ max, so neither the difference nor the sum can wrap.
-        if header.payload_bytes > self.message_bytes_max - self.message_bytes {
+        if header.payload_bytes > bytes_max - self.message_bytes {
             return Err(PeerError::MessageTooBig);
         }
         self.message_bytes += header.payload_bytes;
@@ -325,7 +366,7 @@ impl Session {
                 Some(key) => *phase = mask_into(payload, room, *key, usize::from(*phase)) as u8,
                 None => room.copy_from_slice(payload),
             }
-            if self.assembly == Assembly::Text {
+            if self.assembly == Assembly::Text && !self.deflated {
                 self.utf8.check(room).map_err(|_| PeerError::InvalidUtf8)?;
             }
         }
@@ -341,6 +382,7 @@ impl Session {
         }
         let kind = match self.assembly {
             Assembly::Text => {
+                // Of a compressed one nothing was checked, so nothing is unfinished.
                 self.utf8.finish().map_err(|_| PeerError::InvalidUtf8)?;
                 MessageKind::Text
             }
@@ -392,6 +434,12 @@ impl Session {
             }
         }
     }
+}
+
+/// What a message of so many bytes may be compressed: DEFLATE's fixed codes take 9 bits for the worst
+/// of bytes, and blocks a few bytes each.
+const fn deflated_bytes_max(message_bytes_max: u64) -> u64 {
+    message_bytes_max.saturating_add(message_bytes_max / 8).saturating_add(64)
 }
 
 const BETWEEN_FRAMES: Pending = Pending::Header { bytes: [0; HEADER_BYTES_MAX], have: 0 };

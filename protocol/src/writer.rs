@@ -21,22 +21,34 @@ pub fn write_frame(
     mask: Option<[u8; 4]>,
 ) {
     let payload_bytes = payload.len() as u64;
-    let header = Header { fin, rsv1: false, opcode, mask, payload_bytes };
+    write(out, &Header { fin, rsv1: false, opcode, mask, payload_bytes }, payload);
+}
+
+fn write(out: &mut Vec<u8>, header: &Header, payload: &[u8]) {
     let mut bytes = [0; HEADER_BYTES_MAX];
     let header_bytes = header.encode(&mut bytes);
     out.reserve(header_bytes + payload.len());
     out.extend_from_slice(&bytes[..header_bytes]);
     let start = out.len();
     out.extend_from_slice(payload);
-    if let Some(key) = mask {
+    if let Some(key) = header.mask {
         mask_in_place(&mut out[start..], key, 0);
     }
 }
 
 /// Appends one message, in fragments if it is longer than one frame may be.
 pub fn write_message(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
-    for fragment in fragments(opcode, payload.len()) {
-        write_frame(out, fragment.opcode, fragment.fin, &payload[fragment.range], mask);
+    write_fragments(out, fragments(opcode, payload.len()), payload, mask);
+}
+
+/// Appends one message whose payload is compressed, as permessage-deflate has it.
+pub fn write_deflated(out: &mut Vec<u8>, opcode: Opcode, compressed: &[u8], mask: Option<[u8; 4]>) {
+    write_fragments(out, fragments(opcode, compressed.len()).deflated(), compressed, mask);
+}
+
+fn write_fragments(out: &mut Vec<u8>, fragments: Fragments, payload: &[u8], mask: Option<[u8; 4]>) {
+    for fragment in fragments {
+        write(out, &Header { mask, ..fragment.unmasked() }, &payload[fragment.range]);
     }
 }
 
@@ -87,7 +99,7 @@ pub const fn fragmented_bytes(payload_bytes: usize) -> usize {
 /// Cuts a message into frames of at most [`FRAGMENT_BYTES_MAX`] bytes of payload; an empty one is
 /// one empty frame.
 pub const fn fragments(opcode: Opcode, payload_bytes: usize) -> Fragments {
-    Fragments { opcode: Some(opcode), offset: 0, payload_bytes }
+    Fragments { opcode: Some(opcode), rsv1: false, offset: 0, payload_bytes }
 }
 
 /// The frames of one message; from [`fragments`].
@@ -95,9 +107,20 @@ pub const fn fragments(opcode: Opcode, payload_bytes: usize) -> Fragments {
 pub struct Fragments {
     /// Of the next frame; `None` after the last.
     opcode: Option<Opcode>,
+    /// Of the next frame.
+    rsv1: bool,
     /// Where the next frame's payload begins.
     offset: usize,
     payload_bytes: usize,
+}
+
+impl Fragments {
+    /// The same of a compressed message: RSV1 in its first frame (RFC 7692 section 6.1).
+    #[must_use]
+    pub const fn deflated(mut self) -> Self {
+        self.rsv1 = true;
+        self
+    }
 }
 
 /// One frame of a message.
@@ -107,6 +130,8 @@ pub struct Fragment {
     pub opcode: Opcode,
     /// It is the last.
     pub fin: bool,
+    /// It is the first of a compressed message.
+    pub rsv1: bool,
     /// Its part of the payload.
     pub range: Range<usize>,
 }
@@ -115,9 +140,14 @@ impl Fragment {
     /// Writes its unmasked header to the front of `out`; returns the length.
     #[inline]
     pub fn header(&self, out: &mut [u8; HEADER_BYTES_MAX]) -> usize {
-        let payload_bytes = self.range.len() as u64;
-        Header { fin: self.fin, rsv1: false, opcode: self.opcode, mask: None, payload_bytes }
-            .encode(out)
+        self.unmasked().encode(out)
+    }
+
+    #[inline]
+    const fn unmasked(&self) -> Header {
+        let payload_bytes = (self.range.end - self.range.start) as u64;
+        let &Self { opcode, fin, rsv1, .. } = self;
+        Header { fin, rsv1, opcode, mask: None, payload_bytes }
     }
 }
 
@@ -131,7 +161,8 @@ impl Iterator for Fragments {
         let range = self.offset..end;
         self.offset = end;
         self.opcode = if fin { None } else { Some(Opcode::Continuation) };
-        Some(Fragment { opcode, fin, range })
+        let rsv1 = core::mem::take(&mut self.rsv1);
+        Some(Fragment { opcode, fin, rsv1, range })
     }
 }
 

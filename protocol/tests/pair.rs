@@ -41,6 +41,7 @@ impl End {
                 Event::Message(MessageKind::Binary) => {
                     Heard::Binary(std::mem::take(&mut self.sink))
                 }
+                Event::Deflated(_) => panic!("nothing was negotiated"),
                 Event::Ping(payload) => Heard::Ping(payload.to_vec()),
                 Event::Pong(payload) => Heard::Pong(payload.to_vec()),
                 Event::Close(code, reason) => Heard::Close(

@@ -150,6 +150,8 @@ counters! {
     handshakes_gone: Counter, "uringcast_handshakes_total", "result=\"gone\"", "Opening handshakes and plain requests, by result.";
     received_messages: Counter, "uringcast_received_messages_total", "", "WebSocket messages received, control frames apart.";
     received_bytes: Counter, "uringcast_received_bytes_total", "", "Bytes received on data and publish ports.";
+    deflate_in_messages: Counter, "uringcast_deflate_in_messages_total", "", "Compressed messages received and decompressed; they are in uringcast_received_messages_total too.";
+    deflate_in_bytes: Counter, "uringcast_deflate_in_bytes_total", "", "Bytes that those messages decompressed to.";
     publications: Counter, "uringcast_publications_total", "", "Publications ordered by this shard as their topics' home.";
     publications_bytes: Counter, "uringcast_publications_bytes_total", "", "Payload bytes of those publications.";
     publications_duplicate: Counter, "uringcast_publications_refused_total", "reason=\"duplicate\"", "Publications not published, by reason.";
@@ -204,6 +206,7 @@ counters! {
     offence_utf8: Counter, "uringcast_offences_total", "kind=\"utf8\"", "Offences of peers against RFC 6455 or the protocol.";
     offence_close: Counter, "uringcast_offences_total", "kind=\"close_frame\"", "Offences of peers against RFC 6455 or the protocol.";
     offence_too_big: Counter, "uringcast_offences_total", "kind=\"too_big\"", "Offences of peers against RFC 6455 or the protocol.";
+    offence_deflate: Counter, "uringcast_offences_total", "kind=\"deflate\"", "Offences of peers against RFC 6455 or the protocol.";
     offence_command: Counter, "uringcast_offences_total", "kind=\"command\"", "Offences of peers against RFC 6455 or the protocol.";
 }
 

@@ -135,6 +135,7 @@ fn decide(
 fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
     Settings {
         echo: read.switch("echo"),
+        deflate: read.choice("deflate", &ON_OFF),
         connections_max: read
             .number_or("connections-max", 1..=CONNECTIONS_MAX, || connections(machine)),
         message_bytes_max: read.bytes("message-bytes-max", MESSAGE_BYTES),
@@ -219,6 +220,8 @@ fn agree(plan: &Plan, machine: &Machine, read: &mut Reading<'_>) {
     }
 }
 
+/// A switch that is on by default; a TOML file may say it as a boolean.
+const ON_OFF: [(&str, bool); 4] = [("on", true), ("off", false), ("true", true), ("false", false)];
 /// More reactors than that make the mesh between them too large.
 const REACTORS_MAX: u32 = 64;
 /// What a ring's table of direct descriptors can hold (2^20), less what the accepts need.

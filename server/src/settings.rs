@@ -60,6 +60,8 @@ pub struct TopicRule {
 pub struct Settings {
     /// Adds `/echo` on the data port.
     pub echo: bool,
+    /// permessage-deflate is agreed to where a client offers it.
+    pub deflate: bool,
     /// Connections per shard, handshakes included.
     pub connections_max: u32,
     /// A message from a client, bytes (1009 above).
@@ -108,6 +110,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             echo: false,
+            deflate: true,
             connections_max: 19_000,
             message_bytes_max: 64 << 10,
             publish_bytes_max: 1 << 20,

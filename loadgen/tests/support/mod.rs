@@ -126,6 +126,7 @@ fn serve(mut stream: TcpStream, hub: &SyncSender<Word>) {
                     let _ = stream.shutdown(std::net::Shutdown::Both);
                     return;
                 }
+                Event::Deflated(_) => panic!("this server agreed to no extension"),
                 Event::Ping(_) | Event::Pong(_) => {}
             }
         }

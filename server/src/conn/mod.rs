@@ -8,7 +8,7 @@ pub mod table;
 
 use std::net::SocketAddr;
 
-use uringcast_protocol::session::Session;
+use uringcast_protocol::session::{Role as Side, Session};
 use uringcast_ring::{Slot, pool::Lease};
 
 use crate::{conn::outbox::Outbox, ids::LaneId, settings::Content};
@@ -232,6 +232,12 @@ impl Connection {
             peer,
             window_bits: 0,
         }
+    }
+
+    /// A session at its beginning: what it agreed to, and no message of more than so many bytes.
+    pub fn session(&self, message_bytes_max: u64) -> Session {
+        let session = Session::new(Side::Server, message_bytes_max);
+        if self.window_bits == 0 { session } else { session.with_deflate() }
     }
 
     /// Whether the kernel has an operation of it.

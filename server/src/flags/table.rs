@@ -161,6 +161,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     one(
         CONNECTIONS,
+        "deflate",
+        "on|off",
+        "on",
+        "Agrees to compress messages (permessage-deflate) where a client offers it. Neither side keeps a context from one message to the next, so a compressed connection takes no more memory than a plain one.",
+    ),
+    one(
+        CONNECTIONS,
         "handshake-timeout",
         "TIME",
         "10s",

@@ -5,11 +5,11 @@
 use std::net::SocketAddr;
 
 use uringcast_protocol::{
+    deflate::{self, Policy},
     handshake::{self, Request, Switching},
     opcode::{CloseCode, Opcode},
     refusal::{Refusal, write_response},
     reply,
-    session::{Role as Side, Session},
     topic_name::{Pattern, validate_name},
     writer,
 };
@@ -161,14 +161,19 @@ impl<I: Io> Shard<I> {
         let may_publish = request.origin.is_none()
             && !request.forwarded
             && self.settings.publish_from.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        let offers = if self.settings.deflate { upgrade.extensions } else { &[] };
+        let agreement = deflate::agree(offers, &Policy::default());
+        let extensions = agreement.map(|agreement| agreement.to_string());
         if let Some(connection) = self.connections.find_mut(id) {
             connection.phase = Phase::Open;
+            connection.window_bits = agreement.map_or(0, |agreement| agreement.server_window_bits);
             if may_publish {
                 connection.flags.set(Flags::MAY_PUBLISH);
             }
         }
         self.own(id, Boundary::Message, |out| {
-            let answer = Switching { protocol, ..Switching::new(upgrade.key) };
+            let extensions = extensions.as_deref();
+            let answer = Switching { protocol, extensions, ..Switching::new(upgrade.key) };
             handshake::write_switching(out, &answer);
         });
         self.take_role(id, route);
@@ -277,7 +282,7 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.connections.find_mut(id) else { return };
         count!(self.publishers);
         connection.inbox = Inbox::Publisher(Box::new(Publishing {
-            session: Session::new(Side::Server, u64::from(self.settings.publish_bytes_max)),
+            session: connection.session(u64::from(self.settings.publish_bytes_max)),
             topic,
             ack,
             draft: None,

@@ -4,13 +4,14 @@
 //! bits, how the admin port speaks.
 //!
 //! One idea a file: `accept` (the opening handshake), `receive` (bytes in), `commands` (the JSON
-//! protocol), `publish` (publications in, ordered, out to all shards), `seats` (who sits in which
+//! protocol), `deflate` (compressed messages), `publish` (publications in, ordered, out to all shards), `seats` (who sits in which
 //! lane), `fanout` (slices of sends), `own` (output for one connection), `lag` (full sockets,
 //! sweeps), `close` (endings), `upkeep` (timers, drain), `report` (answers to the control thread), `vitals` (sizes, for tests).
 
 mod accept;
 mod close;
 mod commands;
+mod deflate;
 mod fanout;
 mod lag;
 mod origin;
@@ -139,6 +140,7 @@ pub struct Shard<I: Io> {
     /// Names compared with new patterns in this tick.
     comparisons: usize,
     scratch: Scratch,
+    codec: deflate::Codec,
 }
 
 /// Memory for one step, kept from tick to tick.
@@ -192,6 +194,7 @@ impl<I: Io> Shard<I> {
             sleeping: false,
             comparisons: 0,
             scratch: Scratch::default(),
+            codec: deflate::Codec::default(),
             node,
             settings,
             shared,

@@ -5,8 +5,8 @@
 
 use uringcast_protocol::{
     error::PeerError,
-    opcode::{CloseCode, Opcode},
-    session::{Event, MessageKind, Role as Side, Session, Sink, SinkFull},
+    opcode::CloseCode,
+    session::{Event, MessageKind, Sink, SinkFull},
     writer,
 };
 use uringcast_ring::{
@@ -171,7 +171,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn message_bytes_max(&self, role: Role) -> u64 {
+    pub(super) fn message_bytes_max(&self, role: Role) -> u64 {
         u64::from(match role {
             Role::Publisher => self.settings.publish_bytes_max,
             _ => self.settings.message_bytes_max,
@@ -192,8 +192,7 @@ impl<I: Io> Shard<I> {
             Inbox::Publisher(publishing) => (publishing.session, Vec::new(), true),
             other => {
                 connection.inbox = other;
-                let session = Session::new(Side::Server, bytes_max);
-                (session, std::mem::take(&mut self.scratch.message), false)
+                (connection.session(bytes_max), std::mem::take(&mut self.scratch.message), false)
             }
         };
         if connection.phase >= Phase::Closing {
@@ -207,6 +206,16 @@ impl<I: Io> Shard<I> {
                     // Whoever is being closed is not listened to any more.
                     if self.connections.find(id).is_some_and(|c| c.phase == Phase::Open) {
                         self.client_message(id, role, kind, &message);
+                    }
+                    message.clear();
+                }
+                Ok(Some(Event::Deflated(kind))) => {
+                    count!(self.received_messages);
+                    if self.connections.find(id).is_some_and(|c| c.phase == Phase::Open)
+                        && let Err(error) = self.deflated_message(id, role, kind, &message)
+                    {
+                        session.offended();
+                        self.offended(id, error);
                     }
                     message.clear();
                 }
@@ -237,18 +246,16 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn client_message(&mut self, id: ConnectionId, role: Role, kind: MessageKind, message: &[u8]) {
+    pub(super) fn client_message(
+        &mut self,
+        id: ConnectionId,
+        role: Role,
+        kind: MessageKind,
+        message: &[u8],
+    ) {
         match (role, kind) {
             (Role::Json, MessageKind::Text) => self.command(id, message),
-            (Role::Echo, _) => {
-                let opcode = match kind {
-                    MessageKind::Text => Opcode::Text,
-                    MessageKind::Binary => Opcode::Binary,
-                };
-                self.own(id, Boundary::Message, |out| {
-                    writer::write_message(out, opcode, message, None);
-                });
-            }
+            (Role::Echo, _) => self.echo(id, kind, message),
             (Role::Raw, _) => {
                 let reason = "this endpoint takes no messages";
                 self.close_with(id, CloseCode::UNSUPPORTED_DATA, reason, Ending::Unsupported);
@@ -262,7 +269,7 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn control_frame(&mut self, id: ConnectionId, event: Event) {
         match event {
-            Event::Message(_) | Event::Pong(_) => {}
+            Event::Deflated(_) | Event::Message(_) | Event::Pong(_) => {}
             Event::Ping(payload) => self.own(id, Boundary::Frame, |out| {
                 writer::write_pong(out, payload.as_slice(), None);
             }),
@@ -281,6 +288,7 @@ impl<I: Io> Shard<I> {
             PeerError::ControlFragmented | PeerError::ControlTooLong => {
                 count!(self.offence_control);
             }
+            PeerError::DeflateInvalid => count!(self.offence_deflate),
             PeerError::InvalidUtf8 => count!(self.offence_utf8),
             PeerError::LengthNotMinimal | PeerError::LengthTooLarge => {
                 count!(self.offence_length);
@@ -325,6 +333,13 @@ impl<I: Io> Shard<I> {
                 Ok(Some(Event::Message(kind))) => {
                     count!(self.received_messages);
                     self.published_message(id, &mut publishing, kind);
+                }
+                Ok(Some(Event::Deflated(kind))) => {
+                    count!(self.received_messages);
+                    if let Err(error) = self.published_deflated(id, &mut publishing, kind) {
+                        publishing.session.offended();
+                        self.offended(id, error);
+                    }
                 }
                 Ok(Some(event)) => self.control_frame(id, event),
                 Err(error) => self.offended(id, error),

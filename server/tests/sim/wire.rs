@@ -299,6 +299,7 @@ impl Wire {
                         MessageKind::Binary => Heard::Binary(message),
                     });
                 }
+                Ok(Some(Event::Deflated(_))) => panic!("this client agreed to no extension"),
                 Ok(Some(Event::Ping(payload))) => {
                     if self.polite && self.can_say() {
                         let mut bytes = Vec::new();
