@@ -9,6 +9,8 @@
 
 mod compress;
 mod inflate;
+#[cfg(test)]
+mod puff;
 
 pub use self::compress::Compressor;
 pub use self::inflate::{InflateError, Inflater};
