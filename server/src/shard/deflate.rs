@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A shard's one pair of codecs, which all its connections use in turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Codec {
     /// Made when the first compressed message comes in.
     inflater: Option<Inflater>,
@@ -27,6 +27,17 @@ pub(super) struct Codec {
     inflated: Vec<u8>,
     /// Room for compressed messages; never shortened but by [`trim`].
     compressed: Vec<u8>,
+}
+
+impl Default for Codec {
+    fn default() -> Self {
+        Self {
+            inflater: None,
+            compressor: Compressor::fast(),
+            inflated: Vec::new(),
+            compressed: Vec::new(),
+        }
+    }
 }
 
 impl Codec {
