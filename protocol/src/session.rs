@@ -228,10 +228,11 @@ impl Session {
                 None => {}
             }
             if let Some(kind) = self.data(input, sink)? {
-                return Ok(Some(match core::mem::take(&mut self.deflated) {
-                    false => Event::Message(kind),
-                    true => Event::Deflated(kind),
-                }));
+                if self.deflated {
+                    self.deflated = false;
+                    return Ok(Some(Event::Deflated(kind)));
+                }
+                return Ok(Some(Event::Message(kind)));
             }
             if input.is_empty() {
                 return Ok(None);
@@ -293,6 +294,7 @@ impl Session {
 
     /// permessage-deflate, once negotiated, gives this bit a meaning on the first frame of a message
     /// and nowhere else (RFC 7692 section 6.1).
+    #[cold]
     const fn judge_rsv1(&self, opcode: Opcode) -> Result<(), PeerError> {
         match opcode {
             Opcode::Text | Opcode::Binary if self.deflate => Ok(()),
@@ -327,13 +329,10 @@ impl Session {
     #[inline]
     fn begin_data<S: Sink>(&mut self, header: &Header, sink: &mut S) -> Result<(), PeerError> {
         let (during, _) = self.assembly.after(header.opcode, header.fin)?;
-        let mut bytes_max = self.message_bytes_max;
         if header.rsv1 || self.deflated {
-            self.deflated = true;
-            bytes_max = deflated_bytes_max(bytes_max);
-        }
-        // `message_bytes` ≤ max, so neither the difference nor the sum can wrap.
-        if header.payload_bytes > bytes_max - self.message_bytes {
+            self.begin_deflated(header)?;
+        } else if header.payload_bytes > self.message_bytes_max - self.message_bytes {
+            // `message_bytes` ≤ max, so neither the difference nor the sum can wrap.
             return Err(PeerError::MessageTooBig);
         }
         self.message_bytes += header.payload_bytes;
@@ -345,6 +344,18 @@ impl Session {
             fin: header.fin,
         };
         sink.expect(usize::try_from(header.payload_bytes).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
+    /// A frame of a compressed message.
+    #[cold]
+    const fn begin_deflated(&mut self, header: &Header) -> Result<(), PeerError> {
+        self.deflated = true;
+        // Between messages `message_bytes` is 0, and within one at most this.
+        let bytes_max = deflated_bytes_max(self.message_bytes_max);
+        if header.payload_bytes > bytes_max - self.message_bytes {
+            return Err(PeerError::MessageTooBig);
+        }
         Ok(())
     }
 
