@@ -105,8 +105,6 @@ pub struct Session {
     assembly: Assembly,
     /// permessage-deflate was negotiated.
     deflate: bool,
-    /// The message that `assembly` tells of is compressed.
-    deflated: bool,
 }
 
 /// What has begun and not ended.
@@ -140,7 +138,6 @@ impl Session {
             state: State::Open,
             assembly: Assembly::None,
             deflate: false,
-            deflated: false,
         }
     }
 
@@ -227,12 +224,8 @@ impl Session {
                 Some(header) => self.begin_data(&header, sink)?,
                 None => {}
             }
-            if let Some(kind) = self.data(input, sink)? {
-                if self.deflated {
-                    self.deflated = false;
-                    return Ok(Some(Event::Deflated(kind)));
-                }
-                return Ok(Some(Event::Message(kind)));
+            if let Some(event) = self.data(input, sink)? {
+                return Ok(Some(event));
             }
             if input.is_empty() {
                 return Ok(None);
@@ -328,12 +321,13 @@ impl Session {
 
     #[inline]
     fn begin_data<S: Sink>(&mut self, header: &Header, sink: &mut S) -> Result<(), PeerError> {
-        let (during, _) = self.assembly.after(header.opcode, header.fin)?;
-        if header.rsv1 || self.deflated {
-            self.begin_deflated(header)?;
-        } else if header.payload_bytes > self.message_bytes_max - self.message_bytes {
-            // `message_bytes` ≤ max, so neither the difference nor the sum can wrap.
-            return Err(PeerError::MessageTooBig);
+        let (mut during, _) = self.assembly.after(header.opcode, header.fin)?;
+        if header.rsv1 {
+            during = during.deflated();
+        }
+        // A plain message's bytes are at most max; of a compressed one more is judged apart.
+        if header.payload_bytes > self.message_bytes_max.saturating_sub(self.message_bytes) {
+            self.judge_large(header, during)?;
         }
         self.message_bytes += header.payload_bytes;
         self.assembly = during;
@@ -347,25 +341,24 @@ impl Session {
         Ok(())
     }
 
-    /// A frame of a compressed message.
+    /// A frame that makes its message larger than a plain one may be.
     #[cold]
-    const fn begin_deflated(&mut self, header: &Header) -> Result<(), PeerError> {
-        self.deflated = true;
-        // Between messages `message_bytes` is 0, and within one at most this.
+    const fn judge_large(&self, header: &Header, during: Assembly) -> Result<(), PeerError> {
+        // `message_bytes` is at most this maximum, so neither the difference nor the sum can wrap.
         let bytes_max = deflated_bytes_max(self.message_bytes_max);
-        if header.payload_bytes > bytes_max - self.message_bytes {
-            return Err(PeerError::MessageTooBig);
+        if during.is_deflated() && header.payload_bytes <= bytes_max - self.message_bytes {
+            return Ok(());
         }
-        Ok(())
+        Err(PeerError::MessageTooBig)
     }
 
-    /// Takes payload of the data frame under way, if one is; at the message's end, its kind.
+    /// Takes payload of the data frame under way, if one is; at the message's end, what it was.
     #[inline]
     fn data<S: Sink>(
         &mut self,
         input: &mut &[u8],
         sink: &mut S,
-    ) -> Result<Option<MessageKind>, PeerError> {
+    ) -> Result<Option<Event>, PeerError> {
         let Pending::Data { remaining, mask, phase, fin } = &mut self.pending else {
             return Ok(None);
         };
@@ -377,7 +370,7 @@ impl Session {
                 Some(key) => *phase = mask_into(payload, room, *key, usize::from(*phase)) as u8,
                 None => room.copy_from_slice(payload),
             }
-            if self.assembly == Assembly::Text && !self.deflated {
+            if self.assembly == Assembly::Text {
                 self.utf8.check(room).map_err(|_| PeerError::InvalidUtf8)?;
             }
         }
@@ -391,17 +384,18 @@ impl Session {
         if !fin {
             return Ok(None);
         }
-        let kind = match self.assembly {
+        let event = match self.assembly {
             Assembly::Text => {
-                // Of a compressed one nothing was checked, so nothing is unfinished.
                 self.utf8.finish().map_err(|_| PeerError::InvalidUtf8)?;
-                MessageKind::Text
+                Event::Message(MessageKind::Text)
             }
-            Assembly::None | Assembly::Binary => MessageKind::Binary,
+            Assembly::None | Assembly::Binary => Event::Message(MessageKind::Binary),
+            Assembly::DeflatedText => Event::Deflated(MessageKind::Text),
+            Assembly::DeflatedBinary => Event::Deflated(MessageKind::Binary),
         };
         self.assembly = Assembly::None;
         self.message_bytes = 0;
-        Ok(Some(kind))
+        Ok(Some(event))
     }
 
     /// A control frame whose header has just been read.

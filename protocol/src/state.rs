@@ -52,6 +52,10 @@ pub enum Assembly {
     Text = 1,
     /// Inside a binary message.
     Binary = 2,
+    /// Inside a compressed text message.
+    DeflatedText = 3,
+    /// Inside a compressed binary message.
+    DeflatedBinary = 4,
 }
 
 impl State {
@@ -94,6 +98,21 @@ impl Assembly {
     }
 }
 
+impl Assembly {
+    /// The same message, compressed.
+    pub(crate) const fn deflated(self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Text | Self::DeflatedText => Self::DeflatedText,
+            Self::Binary | Self::DeflatedBinary => Self::DeflatedBinary,
+        }
+    }
+
+    pub(crate) const fn is_deflated(self) -> bool {
+        matches!(self, Self::DeflatedText | Self::DeflatedBinary)
+    }
+}
+
 const fn column(opcode: Opcode) -> Option<usize> {
     match opcode {
         Opcode::Text => Some(0),
@@ -117,9 +136,15 @@ const STATES: [[Option<State>; 4]; 4] = {
 };
 
 /// Rows: what there is of a message. Columns: text, binary, continuation.
-const ASSEMBLIES: [[Option<Assembly>; 3]; 3] = {
-    use Assembly::{Binary, Text};
-    [[Some(Text), Some(Binary), None], [None, None, Some(Text)], [None, None, Some(Binary)]]
+const ASSEMBLIES: [[Option<Assembly>; 3]; 5] = {
+    use Assembly::{Binary, DeflatedBinary, DeflatedText, Text};
+    [
+        [Some(Text), Some(Binary), None],
+        [None, None, Some(Text)],
+        [None, None, Some(Binary)],
+        [None, None, Some(DeflatedText)],
+        [None, None, Some(DeflatedBinary)],
+    ]
 };
 
 #[cfg(test)]
@@ -179,7 +204,13 @@ mod tests {
         use Opcode::{Binary, Close, Continuation, Ping, Pong, Text};
         let expected = PeerError::ContinuationExpected;
         let unexpected = PeerError::ContinuationUnexpected;
-        for now in [Assembly::None, Assembly::Text, Assembly::Binary] {
+        for now in [
+            Assembly::None,
+            Assembly::Text,
+            Assembly::Binary,
+            Assembly::DeflatedText,
+            Assembly::DeflatedBinary,
+        ] {
             for (opcode, during) in [
                 (Text, (now == Assembly::None).then_some(Assembly::Text).ok_or(expected)),
                 (Binary, (now == Assembly::None).then_some(Assembly::Binary).ok_or(expected)),
