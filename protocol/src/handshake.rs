@@ -5,10 +5,12 @@
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use base64::Engine as _;
 use sha1::Digest as _;
 
+use crate::forwarded::{self, Client, ProxyHeader};
 use crate::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 use crate::refusal::Refusal;
 
@@ -48,6 +50,8 @@ pub fn parse(head: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
         protocols: Vec::new(),
         extensions: Vec::new(),
         forwarded: false,
+        forwarded_values: Vec::new(),
+        forwarded_for_values: Vec::new(),
         wants_upgrade: false,
         keep_alive: minor == 1,
         content_length: 0,
@@ -94,6 +98,10 @@ pub struct Request<'a> {
     /// Came through a proxy that says so: any of `Forwarded`, `X-Forwarded-For`, `X-Real-IP`,
     /// `Via`.
     pub forwarded: bool,
+    /// The values of `Forwarded`, in order.
+    pub forwarded_values: Vec<&'a str>,
+    /// The values of `X-Forwarded-For`, in order.
+    pub forwarded_for_values: Vec<&'a str>,
     /// `Upgrade` names `websocket`.
     pub wants_upgrade: bool,
     /// The connection may be used again after the answer.
@@ -120,6 +128,25 @@ impl<'a> Request<'a> {
         })
     }
 
+    /// Whether it has a body; nothing here takes one.
+    pub fn has_body(&self) -> bool {
+        self.content_length != 0 || self.chunked
+    }
+
+    /// Whether it means to be an upgrade, right or wrong: what follows it may be no HTTP.
+    pub fn means_upgrade(&self) -> bool {
+        self.wants_upgrade || self.connection_upgrade || self.key.is_some()
+    }
+
+    /// Whom the request is from, by the word of proxies that are `trusted`.
+    pub fn client(&self, header: ProxyHeader, trusted: impl Fn(IpAddr) -> bool) -> Client {
+        let values = match header {
+            ProxyHeader::Forwarded => &self.forwarded_values,
+            ProxyHeader::XForwardedFor => &self.forwarded_for_values,
+        };
+        forwarded::client(header, values, trusted)
+    }
+
     /// The request as an upgrade to WebSocket (RFC 6455 section 4.2.1).
     ///
     /// # Errors
@@ -144,7 +171,7 @@ impl<'a> Request<'a> {
         if !key_is_valid(key) {
             return Err(Refusal::KeyInvalid);
         }
-        if self.content_length != 0 || self.chunked {
+        if self.has_body() {
             return Err(Refusal::BodyUnexpected);
         }
         Ok(Upgrade { key, protocols: &self.protocols, extensions: &self.extensions })
@@ -189,10 +216,22 @@ impl<'a> Request<'a> {
             self.take_content_length(value)
         } else {
             self.chunked |= is("transfer-encoding");
-            self.forwarded |=
-                is("forwarded") || is("x-forwarded-for") || is("x-real-ip") || is("via");
+            self.take_forwarding(name, value);
             Ok(())
         }
+    }
+
+    /// Notes what proxies add. A value that is no text names nobody, as `?` does.
+    fn take_forwarding(&mut self, name: &str, value: &'a [u8]) {
+        let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+        if is("forwarded") {
+            self.forwarded_values.push(core::str::from_utf8(value).unwrap_or("?"));
+        } else if is("x-forwarded-for") {
+            self.forwarded_for_values.push(core::str::from_utf8(value).unwrap_or("?"));
+        } else if !is("x-real-ip") && !is("via") {
+            return;
+        }
+        self.forwarded = true;
     }
 
     /// RFC 9112 section 6.3: a length that is no number, or two that differ, cannot be recovered.
@@ -220,6 +259,12 @@ pub struct Upgrade<'a> {
     pub protocols: &'a [&'a str],
     /// The extensions offered, each with its parameters, in the client's order of preference.
     pub extensions: &'a [&'a str],
+}
+
+/// The server's most preferred subprotocol of those offered (RFC 6455 section 4.2.2 item 5.5);
+/// names are compared as they stand.
+pub fn choose_protocol<'s>(preferred: &[&'s str], offered: &[&str]) -> Option<&'s str> {
+    preferred.iter().copied().find(|name| offered.contains(name))
 }
 
 /// `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2 item 5.4): 28 bytes of ASCII.
@@ -378,7 +423,7 @@ fn once<'a>(
 }
 
 /// The elements of a comma-separated list; empty ones do not count (RFC 9110 section 5.6.1).
-pub(crate) fn elements(list: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn elements(list: &str) -> impl DoubleEndedIterator<Item = &str> {
     list.split(',').map(str::trim_ascii).filter(|element| !element.is_empty())
 }
 

@@ -6,8 +6,9 @@
 //! * Numbers: [`opcode`], [`limits`], [`error`] (what a peer can do wrong, and its close code).
 //! * Bytes: [`header`], [`mask`], [`utf8`], [`control`], [`writer`].
 //! * Rules: [`state`] holds every transition, [`session`] joins it to the bytes.
-//! * The upgrade: [`handshake`] (the server's side), [`refusal`], [`client_handshake`],
-//!   [`deflate`] (what both say of compression).
+//! * The upgrade: [`handshake`] (the server's side), [`refusal`], [`response`],
+//!   [`client_handshake`], [`deflate`] (what both say of compression).
+//! * Through proxies: [`forwarded`] (header fields), [`proxy_line`] (before the first byte).
 //! * Inside a message: [`topic_name`], [`command`] and [`publish`] (from clients),
 //!   [`reply`] (to clients), [`json`] (what all three need).
 
@@ -23,15 +24,18 @@ pub mod command;
 pub mod control;
 pub mod deflate;
 pub mod error;
+pub mod forwarded;
 pub mod handshake;
 pub mod header;
 pub mod json;
 pub mod limits;
 pub mod mask;
 pub mod opcode;
+pub mod proxy_line;
 pub mod publish;
 pub mod refusal;
 pub mod reply;
+pub mod response;
 pub mod session;
 pub mod state;
 pub mod topic_name;

@@ -5,9 +5,14 @@
 
 use alloc::vec::Vec;
 
+use crate::response::{Page, Response, reason_phrase};
+
 /// Why the upgrade (or the plain request) is refused: one variant per offence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
+    /// As many connections as one address may have.
+    #[error("too many connections from this address")]
+    AddressFull,
     /// A body with an upgrade: its end and the first frame could be taken for each other.
     #[error("an upgrade has no body")]
     BodyUnexpected,
@@ -68,6 +73,15 @@ pub enum Refusal {
     /// Two `Origin` fields (RFC 6454 section 7.3).
     #[error("Origin is repeated")]
     OriginRepeated,
+    /// What a proxy says before the first byte is not a PROXY line as it should be.
+    #[error("the PROXY line is not valid")]
+    ProxyLineInvalid,
+    /// A proxy that must say a PROXY line has said none.
+    #[error("a PROXY line is missing")]
+    ProxyLineMissing,
+    /// A PROXY line from who is no trusted proxy, or where none is expected.
+    #[error("a PROXY line is not taken from here")]
+    ProxyLineUntrusted,
     /// A parameter of the query has a value that means nothing here.
     #[error("a query parameter is not valid")]
     QueryInvalid,
@@ -103,6 +117,9 @@ impl Refusal {
             | Self::KeyMissing
             | Self::KeyRepeated
             | Self::OriginRepeated
+            | Self::ProxyLineInvalid
+            | Self::ProxyLineMissing
+            | Self::ProxyLineUntrusted
             | Self::QueryInvalid
             | Self::TargetInvalid
             | Self::TopicInvalid => 400,
@@ -111,6 +128,8 @@ impl Refusal {
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
             Self::UpgradeRequired | Self::VersionUnsupported => 426,
+            // RFC 6585 section 4. Not 503, which would tell a proxy that the whole server is busy.
+            Self::AddressFull => 429,
             Self::HeadTooLarge | Self::HeadersTooMany => 431,
             Self::ConnectionsFull | Self::Draining => 503,
             Self::HttpVersion => 505,
@@ -125,6 +144,7 @@ impl Refusal {
     /// A short name for logs and metrics, in snake case.
     pub const fn as_str(&self) -> &'static str {
         match self {
+            Self::AddressFull => "address_full",
             Self::BodyUnexpected => "body_unexpected",
             Self::ConnectionHeader => "connection_header",
             Self::ConnectionsFull => "connections_full",
@@ -145,6 +165,9 @@ impl Refusal {
             Self::NotFound => "not_found",
             Self::OriginForbidden => "origin_forbidden",
             Self::OriginRepeated => "origin_repeated",
+            Self::ProxyLineInvalid => "proxy_line_invalid",
+            Self::ProxyLineMissing => "proxy_line_missing",
+            Self::ProxyLineUntrusted => "proxy_line_untrusted",
             Self::QueryInvalid => "query_invalid",
             Self::TargetInvalid => "target_invalid",
             Self::Timeout => "timeout",
@@ -155,7 +178,8 @@ impl Refusal {
     }
 
     /// Every variant, in the order of [`Refusal::index`]: for tables of counters.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
+        Self::AddressFull,
         Self::BodyUnexpected,
         Self::ConnectionHeader,
         Self::ConnectionsFull,
@@ -176,6 +200,9 @@ impl Refusal {
         Self::NotFound,
         Self::OriginForbidden,
         Self::OriginRepeated,
+        Self::ProxyLineInvalid,
+        Self::ProxyLineMissing,
+        Self::ProxyLineUntrusted,
         Self::QueryInvalid,
         Self::TargetInvalid,
         Self::Timeout,
@@ -199,66 +226,44 @@ impl Refusal {
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             }
             // A second: long enough to matter, short enough for a client to wait.
-            Self::ConnectionsFull | Self::Draining => "Retry-After: 1\r\n",
+            Self::AddressFull | Self::ConnectionsFull | Self::Draining => "Retry-After: 1\r\n",
             _ => "",
         }
     }
 
-    /// Appends the whole answer; the connection closes behind it.
+    /// Appends the whole answer in its own words; the connection closes behind it.
     pub fn respond(&self, out: &mut Vec<u8>) {
-        let body = alloc::format!("{self}\n");
-        // RFC 9110 section 7.8: an answer with Upgrade lists it in Connection as well.
-        let connection = if matches!(self.status(), 426) {
-            "Connection: upgrade, close"
-        } else {
-            "Connection: close"
+        self.respond_as(out, &Manner::default());
+    }
+
+    /// Appends the whole answer.
+    pub fn respond_as(&self, out: &mut Vec<u8>, manner: &Manner<'_>) {
+        let error = alloc::format!("{self}\n");
+        let filled = manner.page.map(|page| page.fill(self.status(), error.trim_end()));
+        let headers = alloc::format!("{}{}", self.extra_headers(), manner.headers);
+        let answer = Response {
+            status: self.status(),
+            headers: &headers,
+            content_type: manner.page.map_or("text/plain; charset=utf-8", |page| page.content_type),
+            body: filled.as_deref().unwrap_or(error.as_bytes()),
+            keep_alive: manner.keep_alive,
+            head_only: manner.head_only,
         };
-        let head = alloc::format!(
-            "HTTP/1.1 {} {}\r\n{connection}\r\n{}Content-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            self.status(),
-            self.reason(),
-            self.extra_headers(),
-            body.len(),
-        );
-        out.extend_from_slice(head.as_bytes());
+        answer.write(out);
     }
 }
 
-/// Appends a whole HTTP answer that is no refusal, such as that of `/healthz`.
-pub fn write_response(
-    out: &mut Vec<u8>,
-    status: u16,
-    content_type: &str,
-    body: &[u8],
-    keep_alive: bool,
-) {
-    let connection = if keep_alive { "keep-alive" } else { "close" };
-    let head = alloc::format!(
-        "HTTP/1.1 {status} {}\r\nConnection: {connection}\r\nContent-Type: {content_type}\r\n\
-         Content-Length: {}\r\n\r\n",
-        reason_phrase(status),
-        body.len(),
-    );
-    out.extend_from_slice(head.as_bytes());
-    out.extend_from_slice(body);
-}
-
-/// The phrase of a status (RFC 9110 section 15); empty, which is legal, for those not used here.
-const fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        426 => "Upgrade Required",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
+/// How a refusal is put.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner<'a> {
+    /// More header lines, each with its line end.
+    pub headers: &'a str,
+    /// The body in other words than the refusal's own.
+    pub page: Option<Page<'a>>,
+    /// The connection may be used again.
+    pub keep_alive: bool,
+    /// The answer to a HEAD: no body.
+    pub head_only: bool,
 }
 
 #[cfg(test)]
@@ -299,13 +304,21 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_answer() {
+    fn in_other_words() {
+        let manner = Manner {
+            headers: "Server: x\r\n",
+            page: Some(Page { content_type: "application/json", template: "{\"e\":\"{error}\"}" }),
+            keep_alive: true,
+            head_only: false,
+        };
         let mut out = Vec::new();
-        write_response(&mut out, 200, "text/plain", b"ok\n", true);
+        Refusal::UpgradeRequired.respond_as(&mut out, &manner);
         assert_eq!(
-            out,
-            b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Type: text/plain\r\n\
-              Content-Length: 3\r\n\r\nok\n"
+            String::from_utf8_lossy(&out),
+            "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade, keep-alive\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nServer: x\r\n\
+             Content-Type: application/json\r\nContent-Length: 39\r\n\r\n\
+             {\"e\":\"this path speaks WebSocket only\"}"
         );
     }
 }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use uringcast_protocol::Refusal;
-use uringcast_protocol::handshake::{Request, parse};
+use uringcast_protocol::forwarded::{Client, ProxyHeader};
+use uringcast_protocol::handshake::{Request, choose_protocol, parse};
 
 const GOOD: &str = "GET /ws?topics=a,b.*&hello=1 HTTP/1.1\r\nHost: localhost:9001\r\n\
     Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -154,6 +155,47 @@ fn a_plain_get_is_a_request_and_no_upgrade() {
     let request = whole("GET /healthz HTTP/1.0\r\n\r\n");
     assert!(!request.keep_alive);
     assert!(!whole("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").keep_alive);
+}
+
+#[test]
+fn what_means_to_be_an_upgrade_and_what_has_a_body() {
+    let plain = "GET / HTTP/1.1\r\nHost: x\r\n";
+    let with = |field: &str| format!("{plain}{field}\r\n\r\n");
+    for field in ["Upgrade: websocket", "Connection: close, upgrade", "Sec-WebSocket-Key: x"] {
+        assert!(whole(&with(field)).means_upgrade(), "{field}");
+    }
+    for field in ["Upgrade: h2c", "Connection: keep-alive", "Sec-WebSocket-Version: 13"] {
+        assert!(!whole(&with(field)).means_upgrade(), "{field}");
+    }
+    for field in ["Content-Length: 1", "Transfer-Encoding: chunked", "transfer-encoding: x"] {
+        assert!(whole(&with(field)).has_body(), "{field}");
+    }
+    assert!(!whole(&with("Content-Length: 0")).has_body());
+}
+
+#[test]
+fn the_servers_preference_decides_on_the_subprotocol() {
+    let preferred = ["v2.json", "v1.json"];
+    assert_eq!(choose_protocol(&preferred, &["v1.json", "x", "v2.json"]), Some("v2.json"));
+    assert_eq!(choose_protocol(&preferred, &["v1.json"]), Some("v1.json"));
+    assert_eq!(choose_protocol(&preferred, &["V1.JSON", "v1.json2"]), None);
+    assert_eq!(choose_protocol(&preferred, &[]), None);
+}
+
+#[test]
+fn only_the_field_that_the_proxies_write_names_the_client() {
+    let head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.9, 192.0.2.1\r\n\
+        forwarded: for=192.0.2.2\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n";
+    let request = parse(head).expect("legal").expect("whole");
+    let named = |header| request.client(header, |ip| ip.to_string().starts_with("10."));
+    let from = |text: &str| Client::Address(text.parse().expect("an address"));
+    assert_eq!(named(ProxyHeader::XForwardedFor), from("192.0.2.1:0"));
+    assert_eq!(named(ProxyHeader::Forwarded), from("192.0.2.2:0"));
+    let head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: \xff\r\nVia: x\r\n\r\n";
+    let request = parse(head).expect("legal").expect("whole");
+    assert_eq!(request.client(ProxyHeader::XForwardedFor, |_| true), Client::Hidden(None));
+    assert_eq!(request.client(ProxyHeader::Forwarded, |_| true), Client::Unnamed);
+    assert!(request.forwarded);
 }
 
 #[test]
