@@ -64,6 +64,10 @@ impl File<'_> {
     fn table(&mut self, table: &DeTable<'_>) {
         for (key, value) in table {
             let (span, key) = (key.span(), key.get_ref().as_ref());
+            if key == "http" {
+                self.http(&span, value.get_ref());
+                continue;
+            }
             match flags::flag(key) {
                 None => self.wrong(&span, key, key.to_owned(), unknown(key)),
                 Some(flag) if self.twice(flag) => {
@@ -71,6 +75,65 @@ impl File<'_> {
                 }
                 Some(flag) if flag.name == "topic" => self.rules(flag, &span, value.get_ref()),
                 Some(flag) => self.value(flag, key, &span, value.get_ref()),
+            }
+        }
+    }
+
+    /// `[http]`: what answers say, under shorter names.
+    fn http(&mut self, span: &Range<usize>, value: &DeValue<'_>) {
+        let DeValue::Table(table) = value else {
+            return self.wrong(span, "http", shown(value), "wants a table".to_owned());
+        };
+        for (key, value) in table {
+            let (span, key) = (key.span(), key.get_ref().as_ref());
+            let flag = match key {
+                "headers" => flags::flag("http-header"),
+                "error_body" | "error-body" => flags::flag("http-error-body"),
+                "error_type" | "error-type" => flags::flag("http-error-type"),
+                _ => None,
+            };
+            match (flag, value.get_ref()) {
+                (None, _) => {
+                    let wanted = "is no key of [http]: headers, error_body or error_type";
+                    self.wrong(&span, "http", key.to_owned(), wanted.to_owned());
+                }
+                (Some(flag), _) if self.twice(flag) => {
+                    self.wrong(&span, key, key.to_owned(), "is given twice".to_owned());
+                }
+                (Some(flag), DeValue::Table(table)) if flag.repeats => {
+                    self.pairs(flag, key, table);
+                }
+                // So that a text that begins with a number is not taken for a status's.
+                (Some(flag), DeValue::String(text)) if flag.name == "http-error-body" => {
+                    self.push(flag, key, &span, format!("*:{text}"));
+                }
+                (Some(flag), other) => self.value(flag, key, &span, other),
+            }
+        }
+    }
+
+    /// A table of strings, as `NAME: VALUE` or `STATUS:TEXT`.
+    fn pairs(&mut self, flag: &'static Flag, key: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let (span, name) = (name.span(), name.get_ref().as_ref());
+            let place = format!("{key}.{name}");
+            let DeValue::String(text) = value.get_ref() else {
+                let found = shown(value.get_ref());
+                self.wrong(&span, &place, found, "wants a string".to_owned());
+                continue;
+            };
+            match (flag.name, name) {
+                ("http-error-body", "default") => {
+                    self.push(flag, &place, &span, format!("*:{text}"))
+                }
+                ("http-error-body", status) if status.parse::<u16>().is_err() => {
+                    let wanted = "is no status; \"default\" stands for the others".to_owned();
+                    self.wrong(&span, &place, status.to_owned(), wanted);
+                }
+                ("http-error-body", status) => {
+                    self.push(flag, &place, &span, format!("{status}:{text}"));
+                }
+                _ => self.push(flag, &place, &span, format!("{name}: {text}")),
             }
         }
     }
@@ -244,6 +307,37 @@ mod tests {
         ] {
             assert!(all.contains(&(wanted.0, wanted.1.to_owned())), "{wanted:?} in {all:?}");
         }
+    }
+
+    #[test]
+    fn the_table_of_http_answers() {
+        let all = given(
+            "[http]\nheaders = { X-A = 'b' }\nerror_body = '404: {error}'\nerror-type = 'a/b'\n",
+        );
+        for wanted in [
+            ("http-header", "X-A: b"),
+            ("http-error-body", "*:404: {error}"),
+            ("http-error-type", "a/b"),
+        ] {
+            assert!(all.contains(&(wanted.0, wanted.1.to_owned())), "{wanted:?} in {all:?}");
+        }
+        let all = given("[http]\nheaders = ['X-A: b', 'X-A: c']\n[http.error_body]\n404 = 'x'\n");
+        assert_eq!(all.iter().filter(|(name, _)| *name == "http-header").count(), 2);
+        assert!(all.contains(&("http-error-body", "404:x".to_owned())));
+        let all = mistakes(
+            "http_header = 'X-B: c'\n[http]\nheader = 1\nheaders = ['a: b']\n\
+             error_type = { a = 'b' }\n[http.error_body]\n404 = 1\nother = 'x'\n",
+        );
+        for wanted in [
+            "f.toml:3: http: \"header\" is not right: is no key of [http]",
+            "\" is not right: is given twice",
+            "f.toml:5: error_type: \"{…}\" is not right: wants a single value",
+            "f.toml:7: error_body.404: \"1\" is not right: wants a string",
+            "f.toml:8: error_body.other: \"other\" is not right: is no status",
+        ] {
+            assert!(all.iter().any(|mistake| mistake.contains(wanted)), "{wanted} not in {all:#?}");
+        }
+        assert_eq!(mistakes("http = 1\n"), ["f.toml:1: http: \"1\" is not right: wants a table"]);
     }
 
     #[test]

@@ -144,6 +144,7 @@ counters! {
     handshakes_method: Counter, "uringcast_handshakes_total", "result=\"405\"", "Opening handshakes and plain requests, by result.";
     handshakes_timeout: Counter, "uringcast_handshakes_total", "result=\"408\"", "Opening handshakes and plain requests, by result.";
     handshakes_version: Counter, "uringcast_handshakes_total", "result=\"426\"", "Opening handshakes and plain requests, by result.";
+    handshakes_too_many: Counter, "uringcast_handshakes_total", "result=\"429\"", "Opening handshakes and plain requests, by result.";
     handshakes_too_large: Counter, "uringcast_handshakes_total", "result=\"431\"", "Opening handshakes and plain requests, by result.";
     handshakes_busy: Counter, "uringcast_handshakes_total", "result=\"503\"", "Opening handshakes and plain requests, by result.";
     handshakes_version_http: Counter, "uringcast_handshakes_total", "result=\"505\"", "Opening handshakes and plain requests, by result.";

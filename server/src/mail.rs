@@ -176,8 +176,10 @@ pub struct TopicReport {
 pub struct ConnectionReport {
     /// As in `hello`.
     pub connection: String,
-    /// The peer's address.
+    /// The client's address; without a port where a proxy does not say it.
     pub peer: String,
+    /// A trusted proxy has said so.
+    pub proxied: bool,
     /// Which endpoint it came by.
     pub path: &'static str,
     /// How many subscriptions it has.

@@ -3,12 +3,14 @@
 //! Knows: every flag's meaning and bounds, and how they hang together. Must not know: running
 //! objects. Flags win over the file; every mistake of both is named at once.
 
+mod http_values;
 mod machine;
 mod reading;
 mod values;
 
 use std::{fmt, net::SocketAddr, ops::RangeInclusive};
 
+use uringcast_protocol::forwarded::ProxyHeader;
 use uringcast_ring::TierChoice;
 
 pub use self::machine::Machine;
@@ -17,7 +19,7 @@ use crate::{
     config,
     flags::{Given, LowArgs},
     logging::LogFormat,
-    settings::Settings,
+    settings::{HttpSettings, ProxyProtocol, Settings},
 };
 
 /// What `serve` will do.
@@ -138,10 +140,19 @@ fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
         deflate: read.choice("deflate", &ON_OFF),
         connections_max: read
             .number_or("connections-max", 1..=CONNECTIONS_MAX, || connections(machine)),
+        connections_per_address_max: read.number("connections-per-address-max", 0..=1 << 20),
         message_bytes_max: read.bytes("message-bytes-max", MESSAGE_BYTES),
         publish_bytes_max: read.bytes("publish-bytes-max", MESSAGE_BYTES),
         publish_from: read.networks("publish-from"),
-        allow_origin: read.hosts("allow-origin"),
+        allow_origin: read.origins("allow-origin"),
+        trust_proxy: read.networks("trust-proxy"),
+        proxy_header: read.choice("proxy-header", PROXY_HEADERS),
+        proxy_protocol: read.choice("proxy-protocol", PROXY_PROTOCOLS),
+        http: HttpSettings {
+            headers: read.headers("http-header"),
+            error_bodies: read.error_bodies("http-error-body"),
+            error_type: read.content_type("http-error-type"),
+        },
         ping_interval: read.time_ms("ping-interval", 1_000..=3_600_000),
         pong_timeout: read.time_ms("pong-timeout", 100..=600_000),
         handshake_timeout: read.time_ms("handshake-timeout", 100..=600_000),
@@ -212,6 +223,9 @@ fn agree(plan: &Plan, machine: &Machine, read: &mut Reading<'_>) {
             ),
         );
     }
+    if settings.proxy_protocol != ProxyProtocol::Off && settings.trust_proxy.is_empty() {
+        read.wrong("proxy-protocol", "wants --trust-proxy, which says from whom".to_owned());
+    }
     if settings.lag_bytes_max > settings.log_bytes_max {
         read.wrong(
             "lag-bytes-max",
@@ -228,6 +242,13 @@ const REACTORS_MAX: u32 = 64;
 const CONNECTIONS_MAX: u32 = (1 << 20) - 2 * 1_024;
 const CONNECTIONS_DEFAULT_MAX: u32 = 1_000_000;
 const MESSAGE_BYTES: RangeInclusive<u64> = 125..=64 << 20;
+const PROXY_HEADERS: &[(&str, ProxyHeader)] =
+    &[("x-forwarded-for", ProxyHeader::XForwardedFor), ("forwarded", ProxyHeader::Forwarded)];
+const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[
+    ("off", ProxyProtocol::Off),
+    ("optional", ProxyProtocol::Optional),
+    ("required", ProxyProtocol::Required),
+];
 
 #[cfg(test)]
 mod tests;

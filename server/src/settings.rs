@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use uringcast_protocol::topic_name::Pattern;
+use uringcast_protocol::{forwarded::ProxyHeader, response::Page, topic_name::Pattern};
 
 /// What may happen to a subscriber of a topic that lags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -55,6 +55,48 @@ pub struct TopicRule {
     pub content: Content,
 }
 
+/// Whether the data port's connections from trusted proxies begin with a PROXY line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None does.
+    #[default]
+    Off,
+    /// Some may: for the time of a change. A proxy that sends none hands its clients the choice.
+    Optional,
+    /// All do.
+    Required,
+}
+
+/// What the HTTP answers of the data and publish ports say besides what they must.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Header lines of every answer, 101 included, each with its line end.
+    pub headers: String,
+    /// Bodies of errors; `None` stands for every status that has none of its own.
+    pub error_bodies: Vec<(Option<u16>, String)>,
+    /// What these bodies are.
+    pub error_type: String,
+}
+
+impl HttpSettings {
+    /// The body of an error, if it is not to be the server's own.
+    pub fn page(&self, status: u16) -> Option<Page<'_>> {
+        let of = |wanted| self.error_bodies.iter().find(|(status, _)| *status == wanted);
+        let (_, template) = of(Some(status)).or_else(|| of(None))?;
+        Some(Page { content_type: &self.error_type, template })
+    }
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            headers: String::new(),
+            error_bodies: Vec::new(),
+            error_type: "text/plain; charset=utf-8".to_owned(),
+        }
+    }
+}
+
 /// What a shard obeys.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -64,14 +106,25 @@ pub struct Settings {
     pub deflate: bool,
     /// Connections per shard, handshakes included.
     pub connections_max: u32,
+    /// Connections of one client's address to the data port, per shard; 0 for no bound.
+    pub connections_per_address_max: u32,
     /// A message from a client, bytes (1009 above).
     pub message_bytes_max: u32,
     /// A message from a publisher, bytes (1009 above).
     pub publish_bytes_max: u32,
     /// From where the data port's clients may publish.
     pub publish_from: Vec<IpNet>,
-    /// Allowed `Origin` hosts besides the page's own host: exact names or `*.example.com`.
+    /// Allowed origins besides the page's own host, in lower case: names, `*.example.com`, either
+    /// after a scheme and with a port, or `*`.
     pub allow_origin: Vec<String>,
+    /// Proxies that are believed when they say who a client is.
+    pub trust_proxy: Vec<IpNet>,
+    /// Where they say it.
+    pub proxy_header: ProxyHeader,
+    /// Whether they say it before the first byte.
+    pub proxy_protocol: ProxyProtocol,
+    /// What HTTP answers say.
+    pub http: HttpSettings,
     /// A ping to each connection every so often.
     pub ping_interval: Duration,
     /// A connection that sends nothing for so long after a ping is closed.
@@ -112,10 +165,15 @@ impl Default for Settings {
             echo: false,
             deflate: true,
             connections_max: 19_000,
+            connections_per_address_max: 0,
             message_bytes_max: 64 << 10,
             publish_bytes_max: 1 << 20,
             publish_from: Vec::new(),
             allow_origin: Vec::new(),
+            trust_proxy: Vec::new(),
+            proxy_header: ProxyHeader::default(),
+            proxy_protocol: ProxyProtocol::default(),
+            http: HttpSettings::default(),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),

@@ -26,6 +26,11 @@ impl Fixed {
         Self { wait_ns, queue: VecDeque::new() }
     }
 
+    /// Their length, ns.
+    pub fn wait_ns(&self) -> u64 {
+        self.wait_ns
+    }
+
     /// A wait begins.
     pub fn start(&mut self, now_ns: u64, id: ConnectionId) {
         self.queue.push_back((now_ns + self.wait_ns, id));

@@ -88,6 +88,10 @@ flags! {
     OFFENDED = 15, "It broke a rule: nothing of it is understood any more.";
     SLOT_CLOSING = 16, "Its slot is being closed.";
     HUNG_UP = 18, "The peer is known to have hung up; what it sent before may still be unread.";
+    TRUSTED_HOP = 24, "It comes from a proxy that is believed when it says who its client is.";
+    PROXY_LINE_DUE = 25, "Its first bytes are, or may be, a PROXY line.";
+    PROXY_LINE = 26, "It began with a PROXY line.";
+    COUNTED = 27, "It counts among the connections of its address.";
     SILENT = 17, "It broke a rule, was told to go, and has sent nothing since the last look.";
 }
 
@@ -142,12 +146,25 @@ pub enum Inbox {
     /// Nothing.
     #[default]
     None,
-    /// Part of a request's head.
-    Head(Vec<u8>),
+    /// Part of a request's head, or what an earlier request left to be known.
+    Head(Box<Heading>),
     /// Part of a frame or message.
     Message(Box<Assembly>),
     /// A publisher's: kept for as long as it is connected.
     Publisher(Box<Publishing>),
+}
+
+/// A connection that is not upgraded yet, and has done something already.
+#[derive(Debug)]
+pub struct Heading {
+    /// Bytes not acted on: part of a head, or whole heads whose answers must wait.
+    pub bytes: Vec<u8>,
+    /// Who is at the other end, a proxy perhaps; the connection's `peer` is its client.
+    pub hop: SocketAddr,
+    /// Requests answered.
+    pub requests: u32,
+    /// When the last of them was.
+    pub since_ns: u64,
 }
 
 /// A session with a message begun.
@@ -206,7 +223,8 @@ pub struct Connection {
     pub outbox: Option<Box<Outbox>>,
     /// What is half received.
     pub inbox: Inbox,
-    /// The peer's address.
+    /// The client's address: the peer's, or what a trusted proxy said, with port 0 where it did not
+    /// say one.
     pub peer: SocketAddr,
     /// permessage-deflate: the window, as a power of two, that it can inflate with; 0 if that
     /// extension was not agreed upon. Neither side keeps a window from one message to the next.
@@ -231,6 +249,44 @@ impl Connection {
             inbox: Inbox::None,
             peer,
             window_bits: 0,
+        }
+    }
+
+    /// What is kept of it before it is upgraded.
+    pub fn heading_mut(&mut self) -> &mut Heading {
+        if !matches!(self.inbox, Inbox::Head(_)) {
+            let (bytes, hop) = (Vec::new(), self.peer);
+            self.inbox = Inbox::Head(Box::new(Heading { bytes, hop, requests: 0, since_ns: 0 }));
+        }
+        match &mut self.inbox {
+            Inbox::Head(heading) => heading,
+            _ => unreachable!("it was made so above"),
+        }
+    }
+
+    /// Who is at the other end, a proxy perhaps; only before it is upgraded.
+    pub fn hop(&self) -> SocketAddr {
+        match &self.inbox {
+            Inbox::Head(heading) => heading.hop,
+            _ => self.peer,
+        }
+    }
+
+    /// Whether it has had its answers, and nothing of a next request has come.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(&self.inbox, Inbox::Head(heading) if heading.requests > 0 && heading.bytes.is_empty())
+    }
+
+    /// Whether its address is the word of a trusted proxy.
+    pub fn is_proxied(&self) -> bool {
+        self.flags.any(Flags::TRUSTED_HOP.and(Flags::PROXY_LINE))
+    }
+
+    /// Its client's address for people.
+    pub fn client(&self) -> String {
+        match self.peer.port() {
+            0 => self.peer.ip().to_string(),
+            _ => self.peer.to_string(),
         }
     }
 

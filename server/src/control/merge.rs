@@ -169,6 +169,7 @@ mod tests {
         let connection = |name: &str, backlog_bytes, lagging| ConnectionReport {
             connection: name.to_owned(),
             peer: "127.0.0.1:1".to_owned(),
+            proxied: false,
             path: "/ws",
             subscriptions: 1,
             backlog_bytes,

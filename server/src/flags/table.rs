@@ -64,6 +64,8 @@ const fn switch(heading: &'static str, name: &'static str, help: &'static str) -
 }
 
 const PORTS: &str = "Ports and rights";
+const PROXIES: &str = "Proxies before the data port";
+const HTTP: &str = "HTTP answers of the data and publish ports";
 const MACHINE: &str = "Machine";
 const CONNECTIONS: &str = "Connections";
 const TOPICS: &str = "Topics and subscriptions";
@@ -104,18 +106,57 @@ pub const FLAGS: &[Flag] = &[
         PORTS,
         "publish-from",
         "ADDR/BITS",
-        "Clients from these addresses may publish on the data port too, unless a forwarding header or an Origin shows that they are not who they seem. Repeatable.",
+        "Clients from these addresses may publish on the data port too, unless a forwarding header or an Origin shows that they are not who they seem; a client that a trusted proxy names counts by its own address, but never as loopback. Repeatable.",
     ),
     many(
         PORTS,
         "allow-origin",
         "HOST",
-        "A web page from this host may connect: a name or *.example.com. A page from the host that it connects to always may, ports ignored. Repeatable.",
+        "A web page from this host may connect: a name, *.example.com, either with its scheme and port (https://example.com:8443), or * for all. A page from the host that it connects to always may, ports ignored. Repeatable.",
     ),
     switch(
         PORTS,
         "echo",
         "Adds /echo on the data port, which sends back what it gets; for conformance tests.",
+    ),
+    many(
+        PROXIES,
+        "trust-proxy",
+        "ADDR/BITS",
+        "A proxy at these addresses is believed when it says who a client is: in logs, /v1/connections, limits by address and --publish-from the client's own address stands then. Repeatable.",
+    ),
+    one(
+        PROXIES,
+        "proxy-header",
+        "NAME",
+        "x-forwarded-for",
+        "Where trusted proxies say it: x-forwarded-for or forwarded. The other one is not believed, because a proxy passes it on as the client sent it.",
+    ),
+    one(
+        PROXIES,
+        "proxy-protocol",
+        "WHEN",
+        "off",
+        "Whether connections from trusted proxies begin with a PROXY line, version 1 or 2: off, required, or (for the time of a change) optional.",
+    ),
+    many(
+        HTTP,
+        "http-header",
+        "NAME:VALUE",
+        "A header of every answer, 101 included; in the file a table or list, [http] headers. Repeatable.",
+    ),
+    many(
+        HTTP,
+        "http-error-body",
+        "[STATUS:]TEXT",
+        "The body of errors, or of one status; {status}, {reason} and {error} are filled in. In the file [http] error_body, a string or a table by status with \"default\" for the others. Repeatable.",
+    ),
+    one(
+        HTTP,
+        "http-error-type",
+        "TYPE",
+        "text/plain; charset=utf-8",
+        "The Content-Type of these bodies; in the file [http] error_type.",
     ),
     found(
         MACHINE,
@@ -147,6 +188,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     one(
         CONNECTIONS,
+        "connections-per-address-max",
+        "N",
+        "0",
+        "Connections of one client's address (of IPv6: its /64) to the data port, per reactor; one more is refused with 429. 0 for no bound.",
+    ),
+    one(
+        CONNECTIONS,
         "message-bytes-max",
         "BYTES",
         "64KiB",
@@ -171,7 +219,7 @@ pub const FLAGS: &[Flag] = &[
         "handshake-timeout",
         "TIME",
         "10s",
-        "From accepting a connection to the end of its request's head.",
+        "From accepting a connection, or from the answer before, to the end of its request's head.",
     ),
     one(
         CONNECTIONS,

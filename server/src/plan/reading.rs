@@ -7,7 +7,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Mistake, Mistakes, values};
+use super::{Mistake, Mistakes, http_values, values};
 use crate::{
     flags::{self, Given, table::Fallback},
     logging,
@@ -107,6 +107,38 @@ impl<'a> Reading<'a> {
         self.all(name, self.nearest(name), values::host)
     }
 
+    pub(super) fn origins(&mut self, name: &'static str) -> Vec<String> {
+        self.all(name, self.nearest(name), http_values::origin)
+    }
+
+    /// One after the other, as they stand in an answer.
+    pub(super) fn headers(&mut self, name: &'static str) -> String {
+        let headers = self.all(name, self.nearest(name), http_values::header);
+        let bytes: usize = headers.iter().map(String::len).sum();
+        if headers.len() > HEADERS_MAX || bytes > HEADERS_BYTES_MAX {
+            let wanted = format!(
+                "wants at most {HEADERS_MAX} headers of {HEADERS_BYTES_MAX} bytes together"
+            );
+            self.wrong(name, wanted);
+        }
+        headers.concat()
+    }
+
+    pub(super) fn error_bodies(&mut self, name: &'static str) -> Vec<(Option<u16>, String)> {
+        let bodies = self.all(name, self.nearest(name), http_values::error_body);
+        for (index, (status, _)) in bodies.iter().enumerate() {
+            if bodies[..index].iter().any(|(other, _)| other == status) {
+                let which = status.map_or_else(|| "every status".to_owned(), |s| s.to_string());
+                self.wrong(name, format!("wants one body for {which}"));
+            }
+        }
+        bodies
+    }
+
+    pub(super) fn content_type(&mut self, name: &'static str) -> String {
+        self.one(name, http_values::content_type).unwrap_or_default()
+    }
+
     pub(super) fn networks(&mut self, name: &'static str) -> Vec<IpNet> {
         self.all(name, self.nearest(name), values::network)
     }
@@ -176,3 +208,8 @@ impl<'a> Reading<'a> {
         self.last(name).cloned().unwrap_or_else(fallback)
     }
 }
+
+/// Header lines added to every answer, at most.
+const HEADERS_MAX: usize = 32;
+/// All of them together, bytes: every answer carries them.
+const HEADERS_BYTES_MAX: usize = 4 << 10;

@@ -65,7 +65,17 @@ fn every_wrong_value_is_named_with_what_would_be_right() {
         ("admin", "127.0.0.1:99999", "wants an IP address and a port"),
         ("admin-host", "http://x", "wants a host"),
         ("publish-from", "10.0.0.0/40", "wants an address and its bits"),
-        ("allow-origin", "https://example.com", "without scheme and port"),
+        ("allow-origin", "https://example.com/", "without a path"),
+        ("allow-origin", "example.com:443", "an origin such as https://example.com:8443"),
+        ("trust-proxy", "nginx", "wants an address and its bits"),
+        ("proxy-header", "x-real-ip", "wants x-forwarded-for or forwarded"),
+        ("proxy-protocol", "on", "wants off or optional or required"),
+        ("proxy-protocol", "required", "wants --trust-proxy"),
+        ("http-header", "X-A", "wants NAME: VALUE"),
+        ("http-header", "Upgrade: h2c", "Upgrade is the server's to say"),
+        ("http-error-body", "200:fine", "wants a status that is answered: 400, 403"),
+        ("http-error-type", "html", "wants a media type"),
+        ("connections-per-address-max", "-1", "from 0 to 1048576"),
         ("reactors", "0", "from 1 to 64"),
         ("reactors", "65", "from 1 to 64"),
         ("cpus", "0", "wants cores out of 2-3,5"),
@@ -174,6 +184,34 @@ fn what_does_not_go_together_is_a_mistake() {
     assert_eq!(found[0].place, "--lag-bytes-max");
     let free = plan(&["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
     assert_eq!(free.admin.port(), 0);
+}
+
+#[test]
+fn http_answers_and_proxies() {
+    let file = Scratch::new(
+        "http",
+        "trust-proxy = ['10.0.0.0/8', '::1']\nproxy_header = 'forwarded'\n\
+         proxy_protocol = 'required'\nconnections_per_address_max = 3\n[http]\n\
+         headers = { X-B = 'c', Server = 'd' }\nerror_type = 'application/json'\n\
+         error_body = { 404 = '{}', default = '{status}' }\n",
+    );
+    let settings = plan(&["--config", file.path()]).settings;
+    assert_eq!((settings.trust_proxy.len(), settings.connections_per_address_max), (2, 3));
+    assert_eq!(settings.proxy_header, ProxyHeader::Forwarded);
+    assert_eq!(settings.proxy_protocol, ProxyProtocol::Required);
+    assert!(settings.http.headers.contains("X-B: c\r\n"));
+    assert!(settings.http.headers.contains("Server: d\r\n"));
+    let page = |status| settings.http.page(status).map(|page| (page.template, page.content_type));
+    assert_eq!(page(404), Some(("{}", "application/json")));
+    assert_eq!(page(400), Some(("{status}", "application/json")));
+    assert!(Settings::default().http.page(404).is_none());
+
+    let many = vec!["--http-header=X-A: b"; 33];
+    assert!(mistakes(&many)[0].wanted.contains("at most 32 headers"));
+    let long = format!("--http-header=X-A: {}", "x".repeat(4 << 10));
+    assert!(mistakes(&[&long])[0].wanted.contains("4096 bytes together"));
+    let twice = mistakes(&["--http-error-body=404:a", "--http-error-body=404:b"]);
+    assert!(twice[0].wanted.contains("one body for 404"), "{twice:?}");
 }
 
 #[test]

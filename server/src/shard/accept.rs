@@ -1,6 +1,7 @@
 //! The opening handshake: from a new connection to its role.
 //!
-//! Knows: paths and who may use them. Must not know: how heads are parsed or answered in detail.
+//! Knows: paths and what they ask for. Must not know: how heads are parsed, who may do what, or how
+//! answers look.
 
 use std::net::SocketAddr;
 
@@ -8,26 +9,28 @@ use uringcast_protocol::{
     deflate::{self, Policy},
     handshake::{self, Request, Switching},
     opcode::{CloseCode, Opcode},
-    refusal::{Refusal, write_response},
+    refusal::Refusal,
     reply,
     topic_name::{Pattern, validate_name},
     writer,
 };
 use uringcast_ring::{AcceptFailure, Io, ListenerId, Operation, Slot};
 
-use super::{DATA_LISTENER, PUBLISH_LISTENER, Shard, close::Ending, count, origin, seats::Refused};
+use super::{DATA_LISTENER, PUBLISH_LISTENER, Shard, close::Ending, count, seats::Refused};
 use crate::{
     conn::{Connection, FixedTopic, Flags, Inbox, Phase, Publishing, Role},
     ids::ConnectionId,
     publication::Format,
+    settings::ProxyProtocol,
     shared::Stage,
     topics::log::Boundary,
 };
 
 /// Accepts that failed for want of something are tried again after this.
 const ACCEPT_RETRY_NS: u64 = 100_000_000;
-/// The subprotocol of `/ws`.
-const JSON_SUBPROTOCOL: &str = "uringcast.v1.json";
+/// The subprotocols of `/ws`, the one preferred first. A client that offers none, or others only, is
+/// served without; it may refuse that (RFC 6455 section 4.1).
+const JSON_SUBPROTOCOLS: [&str; 1] = ["uringcast.v1.json"];
 /// The shortest interval between heartbeats that a client may ask for, ms.
 const HEARTBEAT_MS_MIN: u32 = 100;
 /// The longest.
@@ -54,15 +57,38 @@ impl<I: Io> Shard<I> {
         count!(self.accepted);
         let full = self.connections.len() >= self.settings.connections_max as usize;
         let publish_port = listener == PUBLISH_LISTENER;
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let id = self.connections.insert(Connection::new(slot, peer, publish_port));
         self.arm_poll(id);
         self.handshakes.start(self.now.ns, id);
+        let admitted = self.meet(id, peer, publish_port);
         if full {
             count!(self.refused_limit);
             self.refuse(id, Refusal::ConnectionsFull);
         } else if self.drain.is_some() || self.shared.stage() >= Stage::Draining {
             self.refuse(id, Refusal::Draining);
+        } else if let Err(refusal) = admitted {
+            self.refuse(id, refusal);
         }
+    }
+
+    /// Whom a new connection is from: a client, or a proxy that is to say so.
+    fn meet(
+        &mut self,
+        id: ConnectionId,
+        peer: SocketAddr,
+        publish_port: bool,
+    ) -> Result<(), Refusal> {
+        if publish_port || !self.trusts(peer.ip()) {
+            return self.admit(id, peer);
+        }
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.flags.set(Flags::TRUSTED_HOP);
+            if self.settings.proxy_protocol != ProxyProtocol::Off {
+                connection.flags.set(Flags::PROXY_LINE_DUE);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn accept_failed(&mut self, listener: ListenerId, failure: AcceptFailure) {
@@ -96,86 +122,48 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// More of a request's head. Returns how much of `data` belongs to it once it is whole and
-    /// was an upgrade; `None` otherwise.
-    pub(super) fn receive_head(&mut self, id: ConnectionId, data: &[u8]) -> Option<usize> {
-        let connection = self.connections.find_mut(id)?;
-        let mut before = match std::mem::take(&mut connection.inbox) {
-            Inbox::Head(head) => head,
-            _ => Vec::new(),
-        };
-        let had = before.len();
-        let head: &[u8] = if had == 0 {
-            data
-        } else {
-            before.extend_from_slice(data);
-            &before
-        };
-        match handshake::parse(head) {
-            Ok(Some(request)) => {
-                let head_bytes = request.head_bytes;
-                self.requested(id, &request);
-                let open = self.connections.find(id).is_some_and(|c| c.phase == Phase::Open);
-                (open && head_bytes >= had).then(|| head_bytes - had)
-            }
-            Ok(None) => {
-                if had == 0 {
-                    before.extend_from_slice(data);
-                }
-                connection.inbox = Inbox::Head(before);
-                None
-            }
-            Err(refusal) => {
-                self.refuse(id, refusal);
-                None
-            }
-        }
-    }
-
-    fn requested(&mut self, id: ConnectionId, request: &Request<'_>) {
+    /// A whole request.
+    pub(super) fn requested(&mut self, id: ConnectionId, request: &Request<'_>) {
         let Some(connection) = self.connections.find(id) else { return };
         let publish_port = connection.flags.has(Flags::PUBLISH_PORT);
-        let peer = connection.peer;
-        let outcome = self.route(request, publish_port).and_then(|route| {
+        let outcome = self.find_client(id, request).and_then(|known| {
+            let route = self.route(request, publish_port)?;
             if let Route::Health = route {
-                return Ok((route, None));
+                return Ok((route, None, known));
             }
             let upgrade = request.upgrade()?;
             self.check_rights(request, publish_port)?;
-            Ok((route, Some(upgrade)))
+            Ok((route, Some(upgrade), known))
         });
-        let (route, upgrade) = match outcome {
+        let (route, upgrade, known) = match outcome {
             Ok(outcome) => outcome,
-            Err(refusal) => return self.refuse(id, refusal),
+            Err(refusal) => return self.refuse_request(id, refusal, request),
         };
-        let Some(upgrade) = upgrade else {
-            count!(self.handshakes_plain);
-            return self.answer_plain(id, |out| {
-                write_response(out, 200, "text/plain; charset=utf-8", b"ok\n", false);
-            });
-        };
+        let Some(upgrade) = upgrade else { return self.answer_ok(id, request, b"ok\n") };
         count!(self.handshakes);
-        let json = matches!(route, Route::Json(_));
-        let protocol =
-            upgrade.protocols.iter().copied().find(|&offered| json && offered == JSON_SUBPROTOCOL);
-        let may_publish = request.origin.is_none()
-            && !request.forwarded
-            && self.settings.publish_from.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        let protocols: &[_] = if let Route::Json(_) = route { &JSON_SUBPROTOCOLS } else { &[] };
+        let protocol = handshake::choose_protocol(protocols, upgrade.protocols);
+        let may_publish = known && self.may_publish(id, request);
         let offers = if self.settings.deflate { upgrade.extensions } else { &[] };
         let agreement = deflate::agree(offers, &Policy::default());
         let extensions = agreement.map(|agreement| agreement.to_string());
         if let Some(connection) = self.connections.find_mut(id) {
+            tracing::debug!(peer = %connection.peer, path = &*request.path, "upgraded");
             connection.phase = Phase::Open;
+            connection.inbox = Inbox::None;
             connection.window_bits = agreement.map_or(0, |agreement| agreement.server_window_bits);
             if may_publish {
                 connection.flags.set(Flags::MAY_PUBLISH);
             }
         }
-        self.own(id, Boundary::Message, |out| {
-            let extensions = extensions.as_deref();
-            let answer = Switching { protocol, extensions, ..Switching::new(upgrade.key) };
-            handshake::write_switching(out, &answer);
-        });
+        let headers = &self.settings.http.headers;
+        let extensions = extensions.as_deref();
+        let answer = Switching { key: upgrade.key, protocol, extensions, headers };
+        let mut bytes = std::mem::take(&mut self.scratch.answer);
+        handshake::write_switching(&mut bytes, &answer);
+        self.own(id, Boundary::Message, |out| out.extend_from_slice(&bytes));
+        bytes.clear();
+        self.scratch.answer = bytes;
         self.take_role(id, route);
     }
 
@@ -231,24 +219,6 @@ impl<I: Io> Shard<I> {
             return Err(Refusal::QueryInvalid);
         }
         Ok(options)
-    }
-
-    /// Behind a proxy every client looks like loopback, and any page in a browser on this host can
-    /// reach it: so neither has the publish port's rights.
-    fn check_rights(&self, request: &Request<'_>, publish_port: bool) -> Result<(), Refusal> {
-        if publish_port {
-            return match (request.origin, request.forwarded) {
-                (Some(_), _) => Err(Refusal::OriginForbidden),
-                (None, true) => Err(Refusal::Forbidden),
-                (None, false) => Ok(()),
-            };
-        }
-        match request.origin {
-            Some(page) if !origin::is_allowed(page, request.host, &self.settings.allow_origin) => {
-                Err(Refusal::OriginForbidden)
-            }
-            _ => Ok(()),
-        }
     }
 
     fn take_role(&mut self, id: ConnectionId, route: Route) {
@@ -330,37 +300,6 @@ impl<I: Io> Shard<I> {
         let seated = self.change_seat(id, &[entry], Format::Raw, |_| {});
         self.topics.names.release(entry);
         seated
-    }
-
-    /// Answers that a request is refused and closes.
-    pub(super) fn refuse(&mut self, id: ConnectionId, refusal: Refusal) {
-        match refusal.status() {
-            403 => count!(self.handshakes_forbidden),
-            404 => count!(self.handshakes_not_found),
-            405 => count!(self.handshakes_method),
-            408 => count!(self.handshakes_timeout),
-            426 => count!(self.handshakes_version),
-            431 => {
-                count!(self.handshakes_too_large);
-                // There is more to come of it, to be thrown away.
-                if let Some(connection) = self.connections.find_mut(id) {
-                    connection.flags.set(Flags::OFFENDED);
-                }
-            }
-            503 => count!(self.handshakes_busy),
-            505 => count!(self.handshakes_version_http),
-            _ => count!(self.handshakes_bad_request),
-        }
-        self.answer_plain(id, |out| refusal.respond(out));
-    }
-
-    fn answer_plain(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(connection) = self.connections.find_mut(id) else { return };
-        connection.role = Role::Http;
-        connection.phase = Phase::Closing;
-        connection.inbox = Inbox::None;
-        self.closings.start(self.now.ns, id);
-        self.own_bytes(id, write);
     }
 
     /// A connection's name in `hello` and reports.

@@ -162,6 +162,9 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.flags.set(Flags::EOF);
         match connection.phase {
+            // Who has only stopped to ask still gets the answers.
+            Phase::Handshake if connection.has_own() => return self.leave(id),
+            Phase::Handshake if connection.is_between_requests() => {}
             Phase::Handshake => count!(self.handshakes_gone),
             Phase::Open => count!(self.closed_abnormal),
             // Our last words may still reach who has only stopped to speak.
@@ -173,11 +176,13 @@ impl<I: Io> Shard<I> {
 
     /// The connection is gone.
     pub(super) fn lost(&mut self, id: ConnectionId) {
-        match self.connections.find(id).map(|connection| connection.phase) {
-            Some(Phase::Handshake) => count!(self.handshakes_gone),
-            Some(Phase::Open) => count!(self.closed_reset),
-            Some(Phase::Closing) | None => {}
-            Some(Phase::Ending) => return,
+        let Some(connection) = self.connections.find(id) else { return };
+        match connection.phase {
+            Phase::Handshake if connection.is_between_requests() => {}
+            Phase::Handshake => count!(self.handshakes_gone),
+            Phase::Open => count!(self.closed_reset),
+            Phase::Closing => {}
+            Phase::Ending => return,
         }
         self.end(id);
     }
@@ -231,6 +236,7 @@ impl<I: Io> Shard<I> {
 
     /// The slot is closed: the index is free.
     pub(super) fn closed(&mut self, id: ConnectionId) {
+        self.dismiss(id);
         self.connections.remove(id);
         self.resume_accepts();
     }

@@ -3,22 +3,28 @@
 //! Knows: conn, topics, timers, the mesh, and the seam to the ring. Must not know: errno, frame
 //! bits, how the admin port speaks.
 //!
-//! One idea a file: `accept` (the opening handshake), `receive` (bytes in), `commands` (the JSON
-//! protocol), `deflate` (compressed messages), `publish` (publications in, ordered, out to all shards), `seats` (who sits in which
+//! One idea a file: `accept` (the opening handshake), `heads` (requests' bytes), `plain` (answers that
+//! are no upgrade), `rights` (who may do what), `addresses` (how many each has), `receive` (bytes in),
+//! `commands` (the JSON protocol), `deflate` (compressed messages), `publish` (publications in,
+//! ordered, out to all shards), `seats` (who sits in which
 //! lane), `fanout` (slices of sends), `own` (output for one connection), `lag` (full sockets,
 //! sweeps), `close` (endings), `upkeep` (timers, drain), `report` (answers to the control thread), `vitals` (sizes, for tests).
 
 mod accept;
+mod addresses;
 mod close;
 mod commands;
 mod deflate;
 mod fanout;
+mod heads;
 mod lag;
 mod origin;
 mod own;
+mod plain;
 mod publish;
 mod receive;
 mod report;
+mod rights;
 mod seats;
 mod upkeep;
 mod vitals;
@@ -120,7 +126,10 @@ pub struct Shard<I: Io> {
     slowed: Vec<ConnectionId>,
     parked: Vec<VecDeque<Mail>>,
 
+    addresses: addresses::Addresses,
     handshakes: Fixed,
+    /// The same for connections that had an answer since: one each, looked at when it is due.
+    idles: Various,
     closings: Fixed,
     retries: Fixed,
     lingers: Fixed,
@@ -146,6 +155,8 @@ pub struct Shard<I: Io> {
 /// Memory for one step, kept from tick to tick.
 #[derive(Debug, Default)]
 struct Scratch {
+    /// The answer to a request.
+    answer: Vec<u8>,
     head: Vec<u8>,
     ids: Vec<TopicId>,
     lanes: Vec<LaneId>,
@@ -177,6 +188,8 @@ impl<I: Io> Shard<I> {
             starved: Vec::new(),
             slowed: Vec::new(),
             parked: (0..node.nodes()).map(|_| VecDeque::new()).collect(),
+            addresses: addresses::Addresses::new(settings.connections_per_address_max),
+            idles: Various::default(),
             handshakes: Fixed::new(nanos(settings.handshake_timeout)),
             closings: Fixed::new(nanos(settings.close_timeout)),
             retries: Fixed::new(WRITE_RETRY_NS),

@@ -174,6 +174,10 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.connections.find(id) else { return };
         match connection.phase {
             Phase::Closing => self.close_flushed(id),
+            Phase::Handshake => {
+                self.resume_heads(id);
+                self.resume_reading(id);
+            }
             _ if connection.flags.has(Flags::SWEEPING) => self.sweep_on(id),
             _ => {
                 self.settle_hold(id);

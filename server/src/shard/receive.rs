@@ -51,7 +51,7 @@ impl<I: Io> Shard<I> {
         if connection.phase >= Phase::Ending
             || connection.flags.any(busy)
             || connection.flags.any(Flags::READ_PARKED.and(Flags::EOF))
-            || connection.phase == Phase::Open && connection.stops_reading()
+            || connection.phase <= Phase::Open && connection.stops_reading()
         {
             return;
         }
@@ -154,15 +154,16 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn take_bytes(&mut self, id: ConnectionId, mut data: &[u8]) {
-        let Some(connection) = self.connections.find(id) else { return };
-        if connection.phase == Phase::Handshake {
-            match self.receive_head(id, data) {
-                // What came with the head belongs to what comes next.
-                Some(used) if used < data.len() => data = &data[used..],
-                _ => return,
-            }
+    fn take_bytes(&mut self, id: ConnectionId, data: &[u8]) {
+        match self.connections.find(id).map(|connection| connection.phase) {
+            Some(Phase::Handshake) => self.receive_heads(id, data),
+            Some(_) => self.take_frames(id, data),
+            None => {}
         }
+    }
+
+    /// Bytes of a connection that is upgraded, or ends.
+    pub(super) fn take_frames(&mut self, id: ConnectionId, data: &[u8]) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         match (connection.role, connection.phase) {
             (Role::Http | Role::Unknown, _) => {}

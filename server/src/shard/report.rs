@@ -79,7 +79,8 @@ impl<I: Io> Shard<I> {
                     .map_or(0, |Seat { lane, .. }| self.topics.lane(lane).interest.len() as u32);
                 Some(ConnectionReport {
                     connection: self.connection_name(id),
-                    peer: connection.peer.to_string(),
+                    peer: connection.client(),
+                    proxied: connection.is_proxied(),
                     path: connection.role.path(),
                     subscriptions,
                     backlog_bytes: self.backlog_bytes(id),

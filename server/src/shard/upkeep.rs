@@ -69,6 +69,7 @@ impl<I: Io> Shard<I> {
             self.retries.next_ns(),
             self.lingers.next_ns(),
             self.heartbeats.next_ns(),
+            self.idles.next_ns(),
             looks,
             accepts,
             drain,
@@ -82,9 +83,10 @@ impl<I: Io> Shard<I> {
     fn run_timers(&mut self) {
         let now = self.now.ns;
         while let Some(id) = self.handshakes.pop(now) {
-            if self.connections.find(id).is_some_and(|c| c.phase == Phase::Handshake) {
-                self.refuse(id, Refusal::Timeout);
-            }
+            self.head_is_due(id);
+        }
+        while let Some((id, _)) = self.idles.pop(now) {
+            self.head_is_due(id);
         }
         while let Some(id) = self.closings.pop(now) {
             self.closing_is_due(id);
@@ -213,10 +215,12 @@ impl<I: Io> Shard<I> {
         let late = now >= drain.started_ns + DRAIN_NS_MAX;
         for index in slice {
             let Some(id) = self.connections.id_at(index) else { continue };
-            match self.connections.find(id).map(|connection| connection.phase) {
-                Some(Phase::Handshake) => self.refuse(id, Refusal::Draining),
-                Some(Phase::Open) => self.go_away(id, reconnect_after_ms(index)),
-                _ => {}
+            let Some(connection) = self.connections.find(id) else { continue };
+            match connection.phase {
+                Phase::Handshake if connection.is_between_requests() => self.leave(id),
+                Phase::Handshake => self.refuse(id, Refusal::Draining),
+                Phase::Open => self.go_away(id, reconnect_after_ms(index)),
+                Phase::Closing | Phase::Ending => {}
             }
         }
         if self.connections.is_empty() || late || stage == Stage::Aborting {

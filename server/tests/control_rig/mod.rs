@@ -292,6 +292,7 @@ impl Shard {
                 let report = ConnectionReport {
                     connection: format!("c{id}"),
                     peer: "127.0.0.1:5".to_owned(),
+                    proxied: false,
                     path: "/ws",
                     subscriptions: 1,
                     backlog_bytes: 10 * id,
