@@ -91,6 +91,7 @@ flags! {
     TRUSTED_HOP = 24, "It comes from a proxy that is believed when it says who its client is.";
     PROXY_LINE_DUE = 25, "Its first bytes are, or may be, a PROXY line.";
     PROXY_LINE = 26, "It began with a PROXY line.";
+    NAMED = 28, "A trusted proxy has said who its client is.";
     COUNTED = 27, "It counts among the connections of its address.";
     SILENT = 17, "It broke a rule, was told to go, and has sent nothing since the last look.";
 }
@@ -275,11 +276,6 @@ impl Connection {
     /// Whether it has had its answers, and nothing of a next request has come.
     pub fn is_between_requests(&self) -> bool {
         matches!(&self.inbox, Inbox::Head(heading) if heading.requests > 0 && heading.bytes.is_empty())
-    }
-
-    /// Whether its address is the word of a trusted proxy.
-    pub fn is_proxied(&self) -> bool {
-        self.flags.any(Flags::TRUSTED_HOP.and(Flags::PROXY_LINE))
     }
 
     /// Its client's address for people.

@@ -127,6 +127,7 @@ impl<I: Io> Shard<I> {
     fn comes_from(&mut self, id: ConnectionId, source: SocketAddr) -> Result<(), Refusal> {
         let trusted = self.trusts(source.ip());
         let Some(connection) = self.connections.find_mut(id) else { return Ok(()) };
+        connection.flags.set(Flags::NAMED);
         if trusted {
             connection.peer = source;
             return Ok(());

@@ -59,7 +59,8 @@ impl<I: Io> Shard<I> {
         refusal: Refusal,
         request: &Request<'_>,
     ) {
-        let stays = self.may_stay(id, request);
+        // Who has too many connections is not left with one more.
+        let stays = refusal != Refusal::AddressFull && self.may_stay(id, request);
         self.answer_refusal(id, refusal, stays, request.method == "HEAD");
     }
 

@@ -80,7 +80,7 @@ impl<I: Io> Shard<I> {
                 Some(ConnectionReport {
                     connection: self.connection_name(id),
                     peer: connection.client(),
-                    proxied: connection.is_proxied(),
+                    proxied: connection.flags.has(Flags::NAMED),
                     path: connection.role.path(),
                     subscriptions,
                     backlog_bytes: self.backlog_bytes(id),

@@ -9,10 +9,7 @@ use uringcast_protocol::{forwarded::Client, handshake::Request, refusal::Refusal
 use uringcast_ring::Io;
 
 use super::{Shard, origin};
-use crate::{
-    conn::{Flags, Phase},
-    ids::ConnectionId,
-};
+use crate::{conn::Flags, ids::ConnectionId};
 
 impl<I: Io> Shard<I> {
     /// Whether a proxy at this address is believed.
@@ -39,7 +36,8 @@ impl<I: Io> Shard<I> {
         if !connection.flags.has(Flags::TRUSTED_HOP) {
             // A header that anybody may have written says nothing of the client, but that the
             // connection may be somebody else's.
-            return Ok(!request.forwarded && !(through_line && hop.ip().is_loopback()));
+            let loopback = through_line && hop.ip().is_loopback();
+            return Ok(!(request.forwarded || loopback));
         }
         let named = request.client(self.settings.proxy_header, |address| self.trusts(address));
         let client = match named {
@@ -47,16 +45,20 @@ impl<I: Io> Shard<I> {
             Client::Hidden(nearest) => nearest.unwrap_or(hop),
             Client::Unnamed => hop,
         };
-        if client != hop
-            && let Some(connection) = self.connections.find_mut(id)
-        {
-            // The next request on this connection may be somebody else's.
-            connection.heading_mut().hop = hop;
+        let is_named = matches!(named, Client::Address(_));
+        if let Some(connection) = self.connections.find_mut(id) {
+            if client != hop {
+                // The next request on this connection may be somebody else's.
+                connection.heading_mut().hop = hop;
+            }
+            if is_named {
+                connection.flags.set(Flags::NAMED);
+            }
         }
         self.admit(id, client)?;
         // A proxy that names nobody has no rights to give; and nobody comes from this host's
         // loopback through another.
-        Ok(matches!(named, Client::Address(_)) && !client.ip().is_loopback())
+        Ok(is_named && !client.ip().is_loopback())
     }
 
     /// The connection is from this client; it counts among those of its address.
@@ -115,8 +117,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn may_publish(&self, id: ConnectionId, request: &Request<'_>) -> bool {
         let Some(connection) = self.connections.find(id) else { return false };
         let address = connection.peer.ip();
-        connection.phase < Phase::Closing
-            && request.origin.is_none()
+        request.origin.is_none()
             && self.settings.publish_from.iter().any(|net| net.contains(&address))
     }
 }

@@ -61,7 +61,8 @@ impl Vandal {
 
     fn in_head(net: &mut Net, wire: &mut Wire) -> Self {
         let long = format!("GET /ws HTTP/1.1\r\nHost: a\r\nX: {}\r\n", "x".repeat(17 << 10));
-        let (name, head, status) = match net.dice.below(8) {
+        let many = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_100);
+        let (name, head, status) = match net.dice.below(9) {
             0 => ("not HTTP", "\x16\x03\x01 hello\r\n\r\n", 400),
             1 => ("not there", "", 404),
             2 => ("too long", &*long, 431),
@@ -69,6 +70,8 @@ impl Vandal {
             4 => ("health", "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
             5 => ("a wrong topic", "", 400),
             6 => ("publishing", "", 404),
+            // More than one connection is answered, and more than is kept unsent.
+            7 => ("many requests", &*many, 200),
             _ => ("a foreign page", "", 403),
         };
         match name {
