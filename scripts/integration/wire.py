@@ -87,8 +87,8 @@ class Wire:
         taken, self.rest = self.rest[:count], self.rest[count:]
         return taken
 
-    def response(self):
-        """(status, fields in lower case, body) of an HTTP answer."""
+    def response(self, to_head=False):
+        """(status, fields in lower case, body) of an HTTP answer; that to a HEAD has no body."""
         while b"\r\n\r\n" not in self.rest:
             more = self.socket.recv(65536)
             if not more:
@@ -101,7 +101,7 @@ class Wire:
             name, value = line.split(":", 1)
             fields[name.strip().lower()] = value.strip()
         status = int(lines[0].split(" ")[1])
-        body = b"" if status == 101 else self.take(int(fields.get("content-length", 0)))
+        body = b"" if status == 101 or to_head else self.take(int(fields.get("content-length", 0)))
         return status, fields, body
 
     def upgrade(self, path, **changes):

@@ -128,6 +128,9 @@ impl<I: Io> Shard<I> {
         let trusted = self.trusts(source.ip());
         let Some(connection) = self.connections.find_mut(id) else { return Ok(()) };
         connection.flags.set(Flags::NAMED);
+        if let Inbox::Head(heading) = &mut connection.inbox {
+            heading.hop = source;
+        }
         if trusted {
             connection.peer = source;
             return Ok(());
