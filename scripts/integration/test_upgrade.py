@@ -289,13 +289,8 @@ def test_so_many_connections_of_an_address(start):
         status, fields, _ = wire.response()
         assert status == 429 and int(fields["retry-after"]) >= 1
         assert wire.at_end()
-    other = Wire.__new__(Wire)
-    other.rest, other.socket = b"", socket.socket()
-    other.socket.settimeout(5)
-    other.socket.bind(("127.0.0.2", 0))
-    other.socket.connect(server.address("data"))
-    with other:
-        other.upgrade("/raw/a")
+    with Wire(server.address("data"), source="127.0.0.2").upgrade("/raw/a"):
+        pass
     # The publish port is not counted.
     with Wire(server.address("publish")).upgrade("/publish/a"):
         pass

@@ -55,10 +55,12 @@ def frame(opcode, payload=b"", fin=True, mask=True, reserved=0, length=None):
 class Wire:
     """A socket and what came over it and was not looked at yet."""
 
-    def __init__(self, address, timeout_s=10.0, receive_buffer=None):
+    def __init__(self, address, timeout_s=10.0, receive_buffer=None, source=None):
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.settimeout(timeout_s)
         self.socket.connect(address)
         self.rest = b""
