@@ -13,7 +13,7 @@ def test_health_on_both_ports(server):
     assert server.get("/healthz").body == b"ok\n"
     assert server.get("/readyz").status == 200
     with socket.create_connection(server.address("data"), 5) as plain:
-        plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b""
         while more := plain.recv(4096):
             answer += more

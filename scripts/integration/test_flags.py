@@ -28,6 +28,15 @@ from server import BINARIES, run_binary
         ("--ping-interval", "25", "25"),
         ("--ping-interval", "0s", "0s"),
         ("--publish-from", "10.0.0.0/33", "10.0.0.0/33"),
+        ("--allow-origin", "https://example.com/path", "https://example.com/path"),
+        ("--trust-proxy", "nginx", "nginx"),
+        ("--proxy-header", "x-real-ip", "x-real-ip"),
+        ("--proxy-protocol", "required", "--trust-proxy"),
+        ("--connections-per-address-max", "some", "some"),
+        ("--http-header", "Connection: close", "Connection"),
+        ("--http-header", "X-A: b\r\nX-C: d", "one line"),
+        ("--http-error-body", "201:x", "201"),
+        ("--http-error-type", "html", "html"),
         ("--topic", "a..b:kind=value", "a..b"),
         ("--topic", "a:kind=nonsense", "nonsense"),
         ("--topic", "a:colour=red", "colour"),
@@ -55,6 +64,8 @@ def test_help_explains_every_flag_with_its_default():
         "--listen", "0.0.0.0:9001", "--publish-listen", "127.0.0.1:9003", "--admin",
         "127.0.0.1:9002", "--reactors", "--cpus", "--config", "--kernel-tier", "--echo",
         "--connections-max", "--message-bytes-max", "64KiB", "--publish-bytes-max", "1MiB",
+        "--trust-proxy", "--proxy-header", "x-forwarded-for", "--proxy-protocol", "--http-header",
+        "--http-error-body", "--http-error-type", "--connections-per-address-max",
         "--publish-from", "--allow-origin", "--ping-interval", "25s", "--log-format", "--topic",
     ):  # fmt: skip
         assert words in out, words
@@ -74,6 +85,25 @@ def test_check_config(tmp_path):
     # Every mistake, not only the first.
     for named in ("lisen", "reactors", "a..b"):
         assert named in error, error
+
+
+def test_check_config_of_http_answers(tmp_path):
+    good = tmp_path / "good.toml"
+    good.write_text(
+        'trust_proxy = ["10.0.0.0/8", "::1"]\nproxy_protocol = "optional"\n'
+        '[http]\nheaders = ["X-A: b", "X-A: c"]\nerror_body = "{error}"\n'
+    )
+    assert run_binary("uringcast", "check-config", str(good))[0] == 0
+    bad = tmp_path / "bad.toml"
+    bad.write_text(
+        'proxy_header = "via"\n[http]\nheaders = { Upgrade = "h2c", "X A" = "b", X-B = 1 }\n'
+        'error_type = "html"\nbanner = 1\n[http.error_body]\n200 = "x"\nothers = "y"\n'
+    )
+    code, _, error = run_binary("uringcast", "check-config", str(bad))
+    assert code == 2
+    for named in ("via", "Upgrade", "X A", "X-B", "html", "banner", "200", "others"):
+        assert named in error, (named, error)
+    assert len(error.strip().splitlines()) == 8
 
 
 def test_config_file_holds_and_flags_win(tmp_path, start):

@@ -1,13 +1,14 @@
 """The opening handshake and plain HTTP over raw sockets: order, ends, and nothing smuggled."""
 
 import contextlib
+import json
 import socket
 import time
 
 import pytest
 
 from server import wait_for
-from wire import PING, PONG, TEXT, Wire, frame, head
+from wire import BINARY, PING, PONG, TEXT, Wire, frame, head
 
 
 def request(path, method="GET", version="HTTP/1.1", **fields):
@@ -59,6 +60,33 @@ def test_pipelined_requests_are_answered_in_order(server, size):
         assert wire.response()[0] == 101
         assert wire.frame() == (True, PONG, b"early")
         assert wire.message()[1].startswith(b'{"op":"pong","id":1,')
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_what_a_publisher_sends_early_is_published(server, topic, size):
+    messages = [f'"{number}"' for number in range(20)]
+    bytes_ = request("/nothing") + head(f"/publish/{topic}?ack=1")
+    bytes_ += b"".join(frame(TEXT, message) for message in messages)
+    with Wire(server.address("publish")) as wire:
+        for at in range(0, len(bytes_), size):
+            wire.send(bytes_[at : at + size])
+        assert wire.response()[0] == 404
+        assert wire.response()[0] == 101
+        answers = [json.loads(wire.message()[1])["seq"] for _ in messages]
+    assert answers == list(range(1, 21))
+
+
+def test_a_large_message_right_behind_the_handshake(start):
+    server = start("--echo")
+    payload = bytes(range(256)) * 250
+    for before in (b"", HEALTH):
+        with Wire(server.address("data")) as wire:
+            wire.send(before + head("/echo") + frame(BINARY, payload) * 3)
+            if before:
+                assert wire.response()[0] == 200
+            assert wire.response()[0] == 101
+            for _ in range(3):
+                assert wire.message() == (BINARY, payload)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/nothing", "/ws"])
@@ -116,7 +144,9 @@ def test_a_connection_is_left_after_so_many_requests(server):
 
 def test_who_asks_and_never_reads_is_read_no_further(start):
     """Its answers are bounded by 64 KiB of ours and the socket's buffers."""
-    server = start("--handshake-timeout", "2s", "--http-error-body", "x" * 8_000)
+    server = start(
+        "--handshake-timeout", "2s", "--close-timeout", "1s", "--http-error-body", "x" * 8_000
+    )
     with Wire(server.address("data"), receive_buffer=4_096) as wire:
         wire.socket.settimeout(0.5)
         sent = 0
