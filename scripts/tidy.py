@@ -17,7 +17,7 @@ from pathlib import Path
 # right under server/src; below a room there are no walls. A room that is not listed is a finding:
 # whoever adds one decides what it may know.
 LOWEST = {"clock", "constants", "counters", "home", "ids", "settings"}
-SHARED = LOWEST | {"mail", "payload", "publication", "shared"}
+SHARED = LOWEST | {"census", "mail", "payload", "publication", "shared"}
 ROOMS = {
     "clock": set(),
     "constants": set(),
@@ -25,14 +25,15 @@ ROOMS = {
     "ids": set(),
     "home": {"ids"},
     "settings": {"constants"},
-    "shared": {"counters", "settings"},
-    "publication": {"constants", "ids"},
+    "shared": {"census", "counters", "settings"},
+    "publication": {"constants", "deflate", "ids"},
+    "census": {"publication"},
     "payload": {"publication", "settings"},
     "deflate": set(),
     "mail": {"ids", "publication"},
     "timers": LOWEST,
     # To whom, and one connection: they meet in `shard` and nowhere else.
-    "topics": LOWEST | {"publication"},
+    "topics": LOWEST | {"census", "publication"},
     "conn": LOWEST | {"publication"},
     # What.
     "shard": SHARED | {"conn", "deflate", "timers", "topics"},
@@ -46,8 +47,10 @@ ROOMS = {
     "doctor": {"plan", "settings"},
     # Speaks to shards through the mesh only.
     "control": SHARED | {"logging", "plan"},
+    # Compresses what is too long for a shard; to shards it speaks through the mesh only.
+    "helper": {"mail", "publication"},
     # Wiring: who is given what.
-    "serve": SHARED | {"control", "logging", "plan", "reactor", "shard"},
+    "serve": SHARED | {"control", "helper", "logging", "plan", "reactor", "shard"},
     # Tests only: an `Io` with a seed.
     "sim": LOWEST,
 }
@@ -58,10 +61,16 @@ ROOTS = {"lib", "main"}
 # open to whoever holds frames; how the ring works is not.
 EVERYTHING = None
 CRATES = {
-    "uringcast_mesh": {"control": {"Node", "Wake"}, "serve": EVERYTHING, "shard": EVERYTHING},
+    "uringcast_mesh": {
+        "control": {"Node", "Wake"},
+        "helper": {"Node", "Wake"},
+        "serve": EVERYTHING,
+        "shard": EVERYTHING,
+    },
     "uringcast_ring": {
         "conn": {"Slot", "pool"},
         "control": {"WakeHandle", "pool"},
+        "helper": {"WakeHandle", "pool"},
         "mail": {"pool"},
         "plan": {"TierChoice"},
         "publication": {"pool"},
@@ -72,7 +81,8 @@ CRATES = {
         "topics": {"pool"},
     },
     "uringcast_protocol": dict.fromkeys(
-        set(ROOMS) - {"clock", "counters", "ids", "reactor", "sim", "timers"}, EVERYTHING
+        set(ROOMS) - {"census", "clock", "counters", "helper", "ids", "reactor", "sim", "timers"},
+        EVERYTHING,
     ),
 }
 

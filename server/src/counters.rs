@@ -174,6 +174,13 @@ counters! {
     parked: Gauge, "uringcast_mesh_parked", "", "Messages parked because another shard's ring is full.";
     mesh_full: Counter, "uringcast_mesh_full_total", "", "Times a message had to be parked.";
     receive_starved: Counter, "uringcast_receive_starved_total", "", "Receives put off because the shared buffers were all out.";
+    deflate_publications: Counter, "uringcast_deflate_broadcast_publications_total", "", "Publications compressed for subscribers, each once however many they are.";
+    deflate_bytes_in: Counter, "uringcast_deflate_broadcast_bytes_total", "stage=\"before\"", "Bytes of messages compressed for subscribers, once per distinct result, and of the frames that they became.";
+    deflate_bytes_out: Counter, "uringcast_deflate_broadcast_bytes_total", "stage=\"after\"", "Bytes of messages compressed for subscribers, once per distinct result, and of the frames that they became.";
+    deflate_skipped: Counter, "uringcast_deflate_broadcast_skipped_total", "reason=\"busy\"", "Publications that went plain to subscribers who would take them compressed.";
+    deflate_useless: Counter, "uringcast_deflate_broadcast_skipped_total", "reason=\"no_gain\"", "Publications that went plain to subscribers who would take them compressed.";
+    deflate_helper: Counter, "uringcast_deflate_helper_total", "", "Publications handed to the helper thread because they are long.";
+    deflate_held: Gauge, "uringcast_deflate_held", "", "Publications out at the helper thread, and what waits behind them.";
     topics: Gauge, "uringcast_topics", "", "Topics known to this shard.";
     lanes: Gauge, "uringcast_lanes", "", "Lanes on this shard.";
     patterns: Gauge, "uringcast_patterns", "", "Patterns subscribed to on this shard.";

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod census;
 pub mod clock;
 pub mod config;
 pub mod conn;
@@ -12,6 +13,7 @@ pub mod counters;
 pub mod deflate;
 pub mod doctor;
 pub mod flags;
+pub mod helper;
 pub mod home;
 pub mod ids;
 pub mod logging;

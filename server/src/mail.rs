@@ -5,7 +5,10 @@
 use uringcast_protocol::command::ErrorCode;
 use uringcast_ring::pool::{Frame, Lease};
 
-use crate::ids::{ConnectionId, NodeId};
+use crate::{
+    ids::{ConnectionId, NodeId, TopicId},
+    publication::deflated::Wanted,
+};
 
 /// One message over the mesh.
 #[derive(Debug)]
@@ -17,8 +20,33 @@ pub enum Mail {
     Publication {
         /// The ordered publication (`publication::Publication` reads it).
         frame: Frame,
+        /// Its companion block, if it was compressed.
+        deflated: Option<Frame>,
         /// Whose publication it was.
         origin: Option<Origin>,
+    },
+    /// From a topic's home to the helper thread: compress this. Answered by [`Mail::Deflated`] with
+    /// the same topic and number.
+    Deflate {
+        /// The home's number of the topic.
+        topic: TopicId,
+        /// The home's number of the request.
+        number: u64,
+        /// For whom.
+        wanted: Wanted,
+        /// The ordered publication.
+        frame: Frame,
+    },
+    /// The helper's answer.
+    Deflated {
+        /// As asked.
+        topic: TopicId,
+        /// As asked.
+        number: u64,
+        /// The companion block; `None` if it is to go plain.
+        deflated: Option<Frame>,
+        /// Bytes compressed, and what they became.
+        bytes: [u32; 2],
     },
     /// From a topic's home to the publisher's node: not published (or published before).
     Refused {

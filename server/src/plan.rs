@@ -138,6 +138,7 @@ fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
     Settings {
         echo: read.switch("echo"),
         deflate: read.choice("deflate", &ON_OFF),
+        deflate_min_bytes: read.bytes("deflate-min-bytes", 0..=1 << 30),
         connections_max: read
             .number_or("connections-max", 1..=CONNECTIONS_MAX, || connections(machine)),
         connections_per_address_max: read.number("connections-per-address-max", 0..=1 << 20),

@@ -8,17 +8,24 @@
 //! ├─ meta ───┼─ topic ─┼─ room for the JSON head │ JSON body = payload │ } │
 //!                                  right-aligned ┘        (or, where the payload is not JSON,
 //!                                                          JSON body } payload)
-//! large frames (either format 8 KiB or more): meta, topic, raw frames, JSON frames
+//! large frames (either body 8 KiB or more): meta, topic, raw frames, JSON frames
 //! ```
 //!
 //! The publisher's shard unmasks the payload to its final place (a *draft*); the topic's home shard
 //! writes seq, time and the JSON head before it. A small publication's payload exists once; a large
-//! one is written out once per format, in fragments, because subscribers are sent it from here.
+//! one is written out once per body, in fragments, because subscribers are sent it from here. For
+//! receivers with permessage-deflate there may be a companion block ([`deflated`]).
 
+pub mod deflated;
+mod encoded;
+
+use std::ops::Range;
+
+pub use self::encoded::Encoded;
 use uringcast_protocol::{
     header::Header,
     json::write_json_string,
-    limits::{FRAGMENT_BYTES_MAX, HEADER_BYTES_MAX, TOPIC_BYTES_MAX},
+    limits::{HEADER_BYTES_MAX, TOPIC_BYTES_MAX},
     opcode::Opcode,
     reply,
     writer::{fragmented_bytes, fragments},
@@ -28,13 +35,30 @@ use uringcast_ring::pool::{Frame, Lease, Pool, PoolFull};
 /// Frames of this many bytes or more are held by reference instead of being copied into logs.
 pub const SHARED_FRAME_BYTES_MIN: usize = 8 << 10;
 
-/// A wire format of lanes.
+/// What of a publication subscribers are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
+pub enum Body {
     /// `{"topic":…,"seq":…,"ts":…,"data":…}`
     Json,
     /// The payload alone.
     Raw,
+}
+
+/// A wire format of lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Format {
+    /// What is sent.
+    pub body: Body,
+    /// The window that its receivers inflate with, as a power of two (8 to 15); 0 for receivers
+    /// that are sent everything plain.
+    pub window_bits: u8,
+}
+
+impl Format {
+    /// JSON messages, plain.
+    pub const JSON: Self = Self { body: Body::Json, window_bits: 0 };
+    /// Payloads, plain.
+    pub const RAW: Self = Self { body: Body::Raw, window_bits: 0 };
 }
 
 /// What a payload turned out to be.
@@ -199,7 +223,7 @@ pub fn order(
     let json_bytes = fragmented_bytes(u32_at(&lease, JSON_END) - head);
     let raw_bytes = fragmented_bytes(u32_at(&lease, PAYLOAD_END) - u32_at(&lease, PAYLOAD_START));
     if json_bytes.max(raw_bytes) < SHARED_FRAME_BYTES_MIN {
-        return Ok(Publication { frame: lease.freeze() });
+        return Ok(Publication { frame: lease.freeze(), deflated: None });
     }
     let topic_end = META_BYTES + topic_of(&lease).len();
     let mut large = pool.take(topic_end + raw_bytes + json_bytes)?;
@@ -212,7 +236,7 @@ pub fn order(
     put_u32(&mut large, JSON_FRAMES_START, raw_end);
     put_u32(&mut large, FRAMES_END, json_end);
     large[LARGE] = 1;
-    Ok(Publication { frame: large.freeze() })
+    Ok(Publication { frame: large.freeze(), deflated: None })
 }
 
 fn write_fragments(out: &mut [u8], mut at: usize, opcode: Opcode, payload: &[u8]) -> usize {
@@ -248,17 +272,33 @@ fn write_meta(
 #[derive(Clone, Debug)]
 pub struct Publication {
     frame: Frame,
+    deflated: Option<Frame>,
 }
 
 impl Publication {
-    /// Reads a block that came over the mesh.
-    pub fn from_frame(frame: Frame) -> Self {
-        Self { frame }
+    /// Reads blocks that came over the mesh.
+    pub fn from_frames(frame: Frame, deflated: Option<Frame>) -> Self {
+        Self { frame, deflated }
     }
 
     /// The block.
     pub fn frame(&self) -> &Frame {
         &self.frame
+    }
+
+    /// The companion block, if it was compressed.
+    pub fn deflated(&self) -> Option<&Frame> {
+        self.deflated.as_ref()
+    }
+
+    /// From now on it goes with this companion block.
+    pub fn set_deflated(&mut self, deflated: Option<Frame>) {
+        self.deflated = deflated;
+    }
+
+    /// Its blocks, bytes.
+    pub fn block_bytes(&self) -> usize {
+        self.frame.len() + self.deflated.as_ref().map_or(0, |block| block.len())
     }
 
     /// Its number within the epoch.
@@ -296,58 +336,69 @@ impl Publication {
         self.frame[LARGE] == 1
     }
 
-    /// The size of its frame (large: of its fragments) in this format, bytes.
-    pub fn encoded_bytes(&self, format: Format) -> usize {
+    /// What lanes of this format send of it. Where nothing is compressed for the format's window,
+    /// it is the plain message, which is legal for every single one (RFC 7692 section 6).
+    pub fn encoded(&self, format: Format) -> Encoded<'_> {
+        if format.window_bits != 0
+            && let Some(block) = &self.deflated
+            && let Some(range) = deflated::find(block, format)
+        {
+            return Encoded::Ready { block, range, deflated: true };
+        }
         if self.is_large() {
-            return self.large_frame(format).len();
+            let range = self.large_frames(format.body);
+            return Encoded::Ready { block: &self.frame, range, deflated: false };
         }
-        let (_, body) = self.body(format);
-        Header::encoded_bytes(body.len() as u64, false) + body.len()
+        let (opcode, body) = self.bare(format.body);
+        Encoded::Bare { opcode, body }
     }
 
-    /// Writes its frame into exactly [`encoded_bytes`](Self::encoded_bytes).
-    pub fn encode_into(&self, format: Format, out: &mut [u8]) {
-        if self.is_large() {
-            out.copy_from_slice(&self.frame[self.large_frame(format)]);
-            return;
-        }
-        let (opcode, body) = self.body(format);
-        let header =
-            Header { fin: true, rsv1: false, opcode, mask: None, payload_bytes: body.len() as u64 };
-        let mut bytes = [0; HEADER_BYTES_MAX];
-        let header_bytes = header.encode(&mut bytes);
-        out[..header_bytes].copy_from_slice(&bytes[..header_bytes]);
-        out[header_bytes..].copy_from_slice(body);
-    }
-
-    fn body(&self, format: Format) -> (Opcode, &[u8]) {
-        match format {
-            Format::Json => (
-                Opcode::Text,
-                &self.frame[u32_at(&self.frame, JSON_START)..u32_at(&self.frame, JSON_END)],
-            ),
-            Format::Raw => (
-                opcode_of(&self.frame),
-                &self.frame[u32_at(&self.frame, PAYLOAD_START)..u32_at(&self.frame, PAYLOAD_END)],
-            ),
+    /// The opcode of its messages with this body.
+    fn opcode(&self, body: Body) -> Opcode {
+        match body {
+            Body::Json => Opcode::Text,
+            Body::Raw => opcode_of(&self.frame),
         }
     }
 
-    /// Where a large publication's frames in this format lie in the block.
-    pub fn large_frame(&self, format: Format) -> std::ops::Range<usize> {
+    /// The message of one that is not large.
+    fn bare(&self, body: Body) -> (Opcode, &[u8]) {
+        let (start, end) = match body {
+            Body::Json => (JSON_START, JSON_END),
+            Body::Raw => (PAYLOAD_START, PAYLOAD_END),
+        };
+        let range = u32_at(&self.frame, start)..u32_at(&self.frame, end);
+        (self.opcode(body), &self.frame[range])
+    }
+
+    /// Where a large publication's frames lie in the block.
+    fn large_frames(&self, body: Body) -> Range<usize> {
         let json = u32_at(&self.frame, JSON_FRAMES_START);
-        match format {
-            Format::Json => json..u32_at(&self.frame, FRAMES_END),
-            Format::Raw => u32_at(&self.frame, RAW_FRAMES_START)..json,
+        match body {
+            Body::Json => json..u32_at(&self.frame, FRAMES_END),
+            Body::Raw => u32_at(&self.frame, RAW_FRAMES_START)..json,
         }
     }
 
-    /// The sizes of a large publication's fragments in this format, headers included, bytes.
-    pub fn large_fragments(&self, format: Format) -> impl Iterator<Item = usize> {
-        const WHOLE: usize =
-            FRAGMENT_BYTES_MAX + Header::encoded_bytes(FRAGMENT_BYTES_MAX as u64, false);
-        let total = self.large_frame(format).len();
-        (0..total.div_ceil(WHOLE)).map(move |i| WHOLE.min(total - i * WHOLE))
+    /// The message with this body, in the pieces that it is sent in.
+    fn pieces(&self, body: Body) -> impl Iterator<Item = &[u8]> {
+        let plain = self.encoded(Format { body, window_bits: 0 });
+        let mut at = match &plain {
+            Encoded::Bare { .. } => 0,
+            Encoded::Ready { range, .. } => range.start,
+        };
+        plain.frames().map(move |bytes| {
+            if !self.is_large() {
+                return self.bare(body).1;
+            }
+            at += bytes;
+            &self.frame[at - fragment_payload_bytes(bytes)..at]
+        })
+    }
+
+    /// The message's length with this body, bytes.
+    pub fn message_bytes(&self, body: Body) -> usize {
+        self.pieces(body).map(<[u8]>::len).sum()
     }
 
     /// Appends the JSON message that shows this publication as its topic's last value, as frames.
@@ -370,19 +421,10 @@ impl Publication {
             base64: content_of(&self.frame) == PayloadContent::Binary,
         };
         reply::write_message_head(&mut plain, self.topic(), self.seq(), self.ts_us(), flags);
-        let head_bytes = plain.len();
-        if !self.is_large() {
-            out.extend_from_slice(&self.body(Format::Json).1[head_bytes..]);
-            return;
-        }
-        let mut skip = head_bytes;
-        let mut at = self.large_frame(Format::Json).start;
-        for bytes in self.large_fragments(Format::Json) {
-            let payload_bytes = fragment_payload_bytes(bytes);
-            let piece = &self.frame[at + bytes - payload_bytes..at + bytes];
+        let mut skip = plain.len();
+        for piece in self.pieces(Body::Json) {
             out.extend_from_slice(&piece[skip.min(piece.len())..]);
             skip = skip.saturating_sub(piece.len());
-            at += bytes;
         }
     }
 }
@@ -442,8 +484,9 @@ mod tests {
     }
 
     fn encoded(publication: &Publication, format: Format) -> Vec<u8> {
-        let mut out = vec![0; publication.encoded_bytes(format)];
-        publication.encode_into(format, &mut out);
+        let encoded = publication.encoded(format);
+        let mut out = vec![0; encoded.bytes()];
+        encoded.write(&mut out);
         out
     }
 
@@ -464,21 +507,21 @@ mod tests {
     fn a_small_publication_in_both_formats() {
         let p = publication(br#"{"p":1}"#, PayloadContent::Json, Opcode::Text);
         assert!(!p.is_large());
-        assert_eq!(message(&encoded(&p, Format::Raw)), (Opcode::Text, br#"{"p":1}"#.to_vec()));
+        assert_eq!(message(&encoded(&p, Format::RAW)), (Opcode::Text, br#"{"p":1}"#.to_vec()));
         let json = br#"{"topic":"md.X","seq":45,"ts":1723161253937085,"data":{"p":1}}"#;
-        assert_eq!(message(&encoded(&p, Format::Json)), (Opcode::Text, json.to_vec()));
+        assert_eq!(message(&encoded(&p, Format::JSON)), (Opcode::Text, json.to_vec()));
         assert_eq!((p.topic(), p.seq(), p.epoch(), p.payload_bytes()), ("md.X", 45, 3, 7));
     }
 
     #[test]
     fn text_becomes_a_string_and_binary_base64() {
         let p = publication("a\"é".as_bytes(), PayloadContent::Text, Opcode::Text);
-        let (_, json) = message(&encoded(&p, Format::Json));
+        let (_, json) = message(&encoded(&p, Format::JSON));
         let value: serde_json::Value = serde_json::from_slice(&json).expect("valid");
         assert_eq!(value["data"], "a\"é");
         let p = publication(&[0, 255], PayloadContent::Binary, Opcode::Binary);
-        assert_eq!(message(&encoded(&p, Format::Raw)), (Opcode::Binary, vec![0, 255]));
-        let (_, json) = message(&encoded(&p, Format::Json));
+        assert_eq!(message(&encoded(&p, Format::RAW)), (Opcode::Binary, vec![0, 255]));
+        let (_, json) = message(&encoded(&p, Format::JSON));
         let value: serde_json::Value = serde_json::from_slice(&json).expect("valid");
         assert_eq!(value["data_base64"], "AP8=");
     }
@@ -489,10 +532,10 @@ mod tests {
             let payload = format!("\"{}\"", "x".repeat(bytes - 2));
             let p = publication(payload.as_bytes(), PayloadContent::Json, Opcode::Text);
             assert!(p.is_large());
-            let raw = encoded(&p, Format::Raw);
-            assert_eq!(p.large_fragments(Format::Raw).sum::<usize>(), raw.len());
+            let raw = encoded(&p, Format::RAW);
+            assert_eq!(p.encoded(Format::RAW).frames().sum::<usize>(), raw.len());
             assert_eq!(message(&raw).1, payload.as_bytes());
-            let json = message(&encoded(&p, Format::Json)).1;
+            let json = message(&encoded(&p, Format::JSON)).1;
             let live: serde_json::Value = serde_json::from_slice(&json).expect("valid");
             let mut out = Vec::new();
             p.write_snapshot(&mut out);

@@ -5,9 +5,10 @@
 use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
 };
 
@@ -24,6 +25,7 @@ use uringcast_ring::{
 use crate::{
     clock,
     control::{self, ControlInput},
+    helper::{HelperInput, HelperThread},
     logging::Logging,
     mail::Mail,
     plan::Plan,
@@ -105,7 +107,8 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
     let addresses = [data[0].local_addr()?, publish[0].local_addr()?, admin.local_addr()?];
 
     let shared = Arc::new(Shared::new(reactors, rand::random()));
-    let mut nodes = grid(reactors + 1, capacity_for::<Mail>(reactors + 1));
+    let (mut nodes, helper_bell) = mesh(&plan)?;
+    let helper = helper_bell.as_ref().and_then(|_| nodes.pop());
     let control_node = nodes.pop().expect("a grid has as many nodes as asked for");
     let bell = control::bell()?;
     let control_handle = WakeHandle::eventfd_only(bell.try_clone()?);
@@ -134,18 +137,13 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
     drop(ready);
     let handles = collect_handles(&readies, reactors)?;
     drop(readies);
-    let bells = handles.clone();
-    for out in &peers {
-        let mut everyone = handles.clone();
-        everyone.push(control_handle.clone());
-        // A reactor that has ended since says so itself, below.
-        let _ = out.send(everyone);
-    }
+    tell_peers(&peers, &handles, &control_handle, helper_bell.as_ref())?;
+    let helper = start_helper(&plan, helper, helper_bell, &handles)?;
     announce(addresses);
 
     let outcome = control::run(ControlInput {
         node: control_node,
-        bells,
+        bells: handles,
         bell,
         shared: Arc::clone(&shared),
         settings: plan.settings.clone(),
@@ -161,7 +159,31 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
     for (index, thread) in threads.into_iter().enumerate() {
         thread.join().unwrap_or(Err(ServeError::Panic(index)))?;
     }
+    if let Some(helper) = helper {
+        helper.stop();
+    }
     Ok(ExitCode::from(outcome.exit_code()))
+}
+
+/// The mesh's nodes: a shard each, then the control thread's, then the helper's if there is one, and
+/// the bell that wakes that.
+fn mesh(plan: &Plan) -> io::Result<(Vec<Node<Mail>>, Option<OwnedFd>)> {
+    let bell = if plan.settings.deflate { Some(control::bell()?) } else { None };
+    let nodes = plan.reactors() + 1 + usize::from(bell.is_some());
+    Ok((grid(nodes, capacity_for::<Mail>(nodes)), bell))
+}
+
+fn start_helper(
+    plan: &Plan,
+    node: Option<Node<Mail>>,
+    bell: Option<OwnedFd>,
+    bells: &[WakeHandle],
+) -> io::Result<Option<HelperThread>> {
+    let bytes_min = plan.settings.deflate_min_bytes as usize;
+    node.zip(bell)
+        .map(|(node, bell)| HelperInput { node, bell, bells: bells.to_vec(), bytes_min })
+        .map(HelperThread::start)
+        .transpose()
 }
 
 fn listeners(
@@ -234,6 +256,25 @@ fn collect_handles(
         .map_or_else(|| Ok(handles.into_iter().flatten().collect()), |i| Err(ServeError::Panic(i)))
 }
 
+/// Tells every reactor whom it can wake, in the order of the mesh's nodes.
+fn tell_peers(
+    peers: &[mpsc::Sender<Vec<WakeHandle>>],
+    reactors: &[WakeHandle],
+    control: &WakeHandle,
+    helper_bell: Option<&OwnedFd>,
+) -> io::Result<()> {
+    for out in peers {
+        let mut everyone = reactors.to_vec();
+        everyone.push(control.clone());
+        if let Some(bell) = helper_bell {
+            everyone.push(WakeHandle::eventfd_only(bell.try_clone()?));
+        }
+        // A reactor that has ended since says so itself, below.
+        let _ = out.send(everyone);
+    }
+    Ok(())
+}
+
 /// Says where to connect, for people and scripts: the one line on standard output.
 fn announce([data, publish, admin]: [SocketAddr; 3]) {
     let line = format!("listening data={data} publish={publish} admin={admin}\n");
@@ -260,7 +301,7 @@ fn reactor_thread(input: ReactorInput) -> Result<(), ServeError> {
             }
         }
     };
-    shared.ended[index].store(true, std::sync::atomic::Ordering::Release);
+    shared.ended[index].store(true, Ordering::Release);
     outcome
 }
 
@@ -290,6 +331,6 @@ fn run_reactor(input: ReactorInput) -> Result<(), ServeError> {
         },
         clock::now(),
     );
-    input.shared.ready[index].store(true, std::sync::atomic::Ordering::Release);
+    input.shared.ready[index].store(true, Ordering::Release);
     reactor::run(&mut shard, &input.shared, index).map_err(ring_error)
 }

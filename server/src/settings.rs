@@ -104,6 +104,9 @@ pub struct Settings {
     pub echo: bool,
     /// permessage-deflate is agreed to where a client offers it.
     pub deflate: bool,
+    /// Shorter messages are not compressed for subscribers, bytes. Usual: about where a message alone
+    /// begins to hold repetitions enough; the bench decides.
+    pub deflate_min_bytes: u32,
     /// Connections per shard, handshakes included.
     pub connections_max: u32,
     /// Connections of one client's address to the data port, per shard; 0 for no bound.
@@ -164,6 +167,7 @@ impl Default for Settings {
         Self {
             echo: false,
             deflate: true,
+            deflate_min_bytes: 256,
             connections_max: 19_000,
             connections_per_address_max: 0,
             message_bytes_max: 64 << 10,

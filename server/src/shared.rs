@@ -2,9 +2,12 @@
 //!
 //! Knows: who writes each. Must not know: what is done about them.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+};
 
-use crate::counters::Counters;
+use crate::{census::Census, counters::Counters};
 
 /// Where the process is in its life; it only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +36,8 @@ pub struct Shared {
     pub ended: Vec<AtomicBool>,
     /// Bytes of lane logs in the process; changed once per chunk.
     pub log_bytes: AtomicU64,
+    /// Which deflated lanes there are; changed when one begins, ends or changes its interest.
+    pub census: Arc<Census>,
     /// A seed for hashing topic names, the same on all shards, new at each start.
     pub hash_seed: u64,
     stage: AtomicU8,
@@ -48,6 +53,7 @@ impl Shared {
             ready: flags(),
             ended: flags(),
             log_bytes: AtomicU64::new(0),
+            census: Arc::default(),
             hash_seed,
             stage: AtomicU8::new(Stage::Starting as u8),
         }

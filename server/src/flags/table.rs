@@ -216,6 +216,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     one(
         CONNECTIONS,
+        "deflate-min-bytes",
+        "BYTES",
+        "256",
+        "Shorter messages go out plain to subscribers that agreed on permessage-deflate.",
+    ),
+    one(
+        CONNECTIONS,
         "handshake-timeout",
         "TIME",
         "10s",

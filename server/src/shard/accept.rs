@@ -20,7 +20,7 @@ use super::{DATA_LISTENER, PUBLISH_LISTENER, Shard, close::Ending, count, seats:
 use crate::{
     conn::{Connection, FixedTopic, Flags, Inbox, Phase, Publishing, Role},
     ids::ConnectionId,
-    publication::Format,
+    publication::Body,
     settings::ProxyProtocol,
     shared::Stage,
     topics::log::Boundary,
@@ -297,7 +297,7 @@ impl<I: Io> Shard<I> {
 
     fn subscribe_raw(&mut self, id: ConnectionId, pattern: &Pattern) -> Result<(), Refused> {
         let entry = self.topics.entry_for(pattern).map_err(|_| Refused::Limit)?;
-        let seated = self.change_seat(id, &[entry], Format::Raw, |_| {});
+        let seated = self.change_seat(id, &[entry], Body::Raw, |_| {});
         self.topics.names.release(entry);
         seated
     }

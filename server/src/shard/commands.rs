@@ -20,7 +20,7 @@ use crate::{
     ids::{ConnectionId, EntryId},
     mail::{Origin, Publisher},
     payload,
-    publication::{self, Format},
+    publication::{self, Body},
     settings::Kind,
     topics::log::Boundary,
 };
@@ -127,7 +127,7 @@ impl<I: Io> Shard<I> {
         reply::write_subscribed(&mut answer, request.as_ref(), acks);
         let write = |out: &mut Vec<u8>| write_answer(out, &answer, &snapshots);
         let seated = if entries != before {
-            self.change_seat(id, &entries, Format::Json, write)
+            self.change_seat(id, &entries, Body::Json, write)
         } else if snapshots.is_empty() {
             self.own(id, Boundary::Message, write);
             Ok(())
@@ -248,7 +248,7 @@ impl<I: Io> Shard<I> {
             self.own(id, Boundary::Message, |out| write_answer(out, &answer, &[]));
             Ok(())
         } else {
-            self.change_seat(id, &entries, Format::Json, |out| write_answer(out, &answer, &[]))
+            self.change_seat(id, &entries, Body::Json, |out| write_answer(out, &answer, &[]))
         };
         if let Err(refused) = seated {
             self.refuse_command(id, request, refused);

@@ -5,18 +5,21 @@
 //!
 //! One idea a file: `accept` (the opening handshake), `heads` (requests' bytes), `plain` (answers that
 //! are no upgrade), `rights` (who may do what), `addresses` (how many each has), `receive` (bytes in),
-//! `commands` (the JSON protocol), `deflate` (compressed messages), `publish` (publications in,
-//! ordered, out to all shards), `seats` (who sits in which
-//! lane), `fanout` (slices of sends), `own` (output for one connection), `lag` (full sockets,
+//! `commands` (the JSON protocol), `deflate` (a connection's own compressed messages), `publish`
+//! (publications in, ordered, out to all shards), `compress` and `held` (publications for deflated
+//! lanes, what waits for those), `seats` (who sits in which lane), `fanout` (slices of sends), `own`
+//! (output for one connection), `lag` (full sockets,
 //! sweeps), `close` (endings), `upkeep` (timers, drain), `report` (answers to the control thread), `vitals` (sizes, for tests).
 
 mod accept;
 mod addresses;
 mod close;
 mod commands;
+mod compress;
 mod deflate;
 mod fanout;
 mod heads;
+mod held;
 mod lag;
 mod origin;
 mod own;
@@ -35,6 +38,7 @@ use std::{
     time::Duration,
 };
 
+use self::held::Held;
 pub use self::vitals::Vitals;
 use slab::Slab;
 use uringcast_mesh::grid::Node;
@@ -47,6 +51,7 @@ use crate::{
     conn::table::Table,
     ids::{ConnectionId, LaneId, NodeId, TopicId},
     mail::Mail,
+    publication::deflated::Deflater,
     settings::Settings,
     shared::{Shared, Stage},
     timers::{Fixed, Spread, Various},
@@ -96,7 +101,8 @@ pub struct Parts<I> {
     pub io: I,
     /// The pool of its logs and publications.
     pub pool: Pool,
-    /// Its place in the mesh; the control thread's is the last.
+    /// Its place in the mesh: behind the shards is the control thread's, and then the helper
+    /// thread's if there is one.
     pub node: Node<Mail>,
     /// What it obeys.
     pub settings: Arc<Settings>,
@@ -125,6 +131,12 @@ pub struct Shard<I: Io> {
     /// Publishers whose receive waits for the end of the overload.
     slowed: Vec<ConnectionId>,
     parked: Vec<VecDeque<Mail>>,
+    /// The helper thread's node.
+    helper: Option<usize>,
+    held: Held,
+    deflater: Deflater,
+    /// Bytes that may still be compressed in this tick.
+    deflate_left: usize,
 
     addresses: addresses::Addresses,
     handshakes: Fixed,
@@ -174,14 +186,15 @@ impl<I: Io> Shard<I> {
             bytes_max: settings.lag_bytes_max,
             messages_max: settings.lag_messages_max,
         };
+        let shards = shared.counters.len();
         let nanos = |wait: Duration| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX / 2);
         Self {
             io,
             index: node.id(),
-            shards: node.nodes() - 1,
+            shards,
             now,
             connections: Table::with_capacity(settings.connections_max as usize),
-            topics: Topics::new(names, pool, settings.lanes_max, lag),
+            topics: Topics::new(names, pool, settings.lanes_max, lag, Arc::clone(&shared.census)),
             sweeps: HashMap::new(),
             acks: Slab::new(),
             own_queue: VecDeque::new(),
@@ -190,6 +203,10 @@ impl<I: Io> Shard<I> {
             parked: (0..node.nodes()).map(|_| VecDeque::new()).collect(),
             addresses: addresses::Addresses::new(settings.connections_per_address_max),
             idles: Various::default(),
+            helper: (node.nodes() > shards + 1).then_some(shards + 1),
+            held: Held::default(),
+            deflater: Deflater::default(),
+            deflate_left: compress::INLINE_BYTES_PER_TICK,
             handshakes: Fixed::new(nanos(settings.handshake_timeout)),
             closings: Fixed::new(nanos(settings.close_timeout)),
             retries: Fixed::new(WRITE_RETRY_NS),
@@ -263,6 +280,7 @@ impl<I: Io> Shard<I> {
             self.node.awake();
         }
         self.comparisons = 0;
+        self.deflate_left = compress::INLINE_BYTES_PER_TICK;
         self.read_mail();
         self.upkeep();
         self.send_own()?;
@@ -303,6 +321,7 @@ impl<I: Io> Shard<I> {
         counters.lanes.set(self.topics.lanes_count() as u64);
         counters.log_bytes.set(self.topics.memory.held_bytes);
         counters.pool_bytes.set(self.topics.memory.pool.bytes() as u64);
+        counters.deflate_held.set(self.held.count() as u64);
         counters.parked.set(self.parked.iter().map(|queue| queue.len() as u64).sum());
     }
 }

@@ -13,7 +13,9 @@ use uringcast_protocol::{
 };
 use uringcast_ring::{Io, pool::Lease};
 
-use super::{MAIL_PER_TICK_MAX, PARKED_MAX, PARKED_SLOW, Shard, close::Ending, count};
+use super::{
+    MAIL_PER_TICK_MAX, PARKED_MAX, PARKED_SLOW, Shard, close::Ending, count, held::Waiting,
+};
 use crate::{
     conn::Publishing,
     home::home_of,
@@ -57,6 +59,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn is_congested(&self) -> bool {
         self.overloaded
             || self.acks.len() >= ACKS_MAX
+            || self.held.is_full()
             || self.parked.iter().any(|queue| queue.len() >= PARKED_MAX)
     }
 
@@ -155,10 +158,15 @@ impl<I: Io> Shard<I> {
     }
 
     /// At a topic's home: gives a draft its number and time, and sends it to every shard.
-    fn order(&mut self, ingest: Ingest) {
+    pub(super) fn order(&mut self, ingest: Ingest) {
+        let (name, hash) = publication::draft_topic(&ingest.lease);
+        let known = self.topics.names.find(name, hash);
+        if let Some(topic) = known.filter(|&topic| self.held.has(topic)) {
+            return self.wait_behind(topic, ingest);
+        }
         let Ingest { lease, origin, pub_seq } = ingest;
-        let (name, hash) = publication::draft_topic(&lease);
-        let topic = match self.topics.names.find(name, hash) {
+        let (name, _) = publication::draft_topic(&lease);
+        let topic = match known {
             Some(topic) => topic,
             None => {
                 let (kind, content) = self.rule_of(name);
@@ -182,23 +190,31 @@ impl<I: Io> Shard<I> {
         };
         let state = self.topics.names.topic_mut(topic);
         state.pub_seq = pub_seq.or(state.pub_seq);
+        if let Some(publication) = self.compress(topic, publication, origin) {
+            self.publish(topic, &publication, origin);
+        }
+    }
+
+    /// At a topic's home: sends an ordered publication to every shard, and appends it here.
+    pub(super) fn publish(&mut self, topic: TopicId, publication: &Publication, origin: Origin) {
         count!(self.publications);
         count!(self.publications_bytes, publication.payload_bytes() as u64);
         for node in 0..self.shards {
             if node != self.index {
                 let theirs = (usize::from(origin.node.0) == node).then_some(origin);
-                let frame = publication.frame().clone();
-                self.post(node, Mail::Publication { frame, origin: theirs });
+                let (frame, deflated) =
+                    (publication.frame().clone(), publication.deflated().cloned());
+                self.post(node, Mail::Publication { frame, deflated, origin: theirs });
             }
         }
-        self.append(topic, &publication);
+        self.append(topic, publication);
+        let (epoch, seq) = (publication.epoch(), publication.seq());
         match origin.publisher {
             Publisher::Request { ticket } => {
-                let Order { epoch, seq, .. } = order;
                 self.post(self.shards, Mail::Published { ticket, epoch, seq });
             }
             Publisher::Connection { .. } if usize::from(origin.node.0) == self.index => {
-                self.acknowledge(origin, order.epoch, order.seq, false);
+                self.acknowledge(origin, epoch, seq, false);
             }
             Publisher::Connection { .. } => {}
         }
@@ -330,8 +346,11 @@ impl<I: Io> Shard<I> {
         for message in mail.drain(..) {
             match message {
                 Mail::Ingest(ingest) => self.order(ingest),
-                Mail::Publication { frame, origin } => {
-                    self.deliver(&Publication::from_frame(frame), origin);
+                Mail::Publication { frame, deflated, origin } => {
+                    self.deliver(&Publication::from_frames(frame, deflated), origin);
+                }
+                Mail::Deflated { topic, number, deflated, bytes } => {
+                    self.compressed(topic, number, deflated, bytes);
                 }
                 Mail::Refused { origin, refusal } => self.tell_refused(origin, refusal),
                 Mail::DeleteTopic { topic, ticket } => self.delete_topic(&topic, ticket),
@@ -340,19 +359,22 @@ impl<I: Io> Shard<I> {
                     let answer = self.answer(question);
                     self.post(self.shards, Mail::Answer { ticket, answer });
                 }
-                // The control thread's.
-                Mail::Published { .. } | Mail::Answer { .. } => {}
+                // The control thread's and the helper's.
+                Mail::Published { .. } | Mail::Answer { .. } | Mail::Deflate { .. } => {}
             }
         }
         self.scratch.mail = mail;
     }
 
     /// Only the topic's home deletes it, and tells the others in the order of its publications.
-    fn delete_topic(&mut self, topic: &str, ticket: u64) {
+    pub(super) fn delete_topic(&mut self, topic: &str, ticket: u64) {
         let hash = self.topics.names.hash(topic);
         let home = usize::from(home_of(hash, self.shards).0) == self.index;
-        let known = home && self.topics.names.find(topic, hash).is_some();
-        if known {
+        let known = self.topics.names.find(topic, hash).filter(|_| home);
+        if let Some(id) = known.filter(|&id| self.held.has(id)) {
+            return self.held.wait(id, Waiting::Delete { topic: topic.into(), ticket });
+        }
+        if known.is_some() {
             self.forget_topic(topic);
             for node in 0..self.shards {
                 if node != self.index {
@@ -360,7 +382,7 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
-        let answer = crate::mail::Answer::Deleted(known);
+        let answer = crate::mail::Answer::Deleted(known.is_some());
         self.post(self.shards, Mail::Answer { ticket, answer });
     }
 

@@ -12,7 +12,7 @@ use super::{Shard, count, uncount};
 use crate::{
     conn::{Flags, Phase, Seat, outbox::Pending},
     ids::{ConnectionId, EntryId, LaneId},
-    publication::Format,
+    publication::{Body, Format},
     settings::Kind,
     topics::log::{Boundary, Detached},
 };
@@ -47,10 +47,11 @@ impl<I: Io> Shard<I> {
         &mut self,
         id: ConnectionId,
         entries: &[EntryId],
-        format: Format,
+        body: Body,
         answer: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Refused> {
         let Some(connection) = self.connections.find(id) else { return Ok(()) };
+        let format = Format { body, window_bits: connection.window_bits };
         let old = connection.seat;
         if connection.flags.has(Flags::SWEEPING) {
             return self.change_sweeping_seat(id, entries, format, answer);

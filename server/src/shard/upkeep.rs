@@ -52,6 +52,7 @@ impl<I: Io> Shard<I> {
         self.feed_starved();
         self.run_timers();
         self.ping();
+        self.give_up_compressing();
         self.tell_log_bytes();
         self.watch_overload();
         self.drain();
@@ -74,6 +75,7 @@ impl<I: Io> Shard<I> {
             accepts,
             drain,
             pings,
+            self.compressing_until_ns(),
         ]
         .into_iter()
         .flatten()
@@ -168,7 +170,7 @@ impl<I: Io> Shard<I> {
     /// Slows publishers while any shard is overloaded.
     fn watch_overload(&mut self) {
         let parked = self.post_parked();
-        let mine = parked || self.now.ns < self.overload_until_ns;
+        let mine = parked || self.held.is_slow() || self.now.ns < self.overload_until_ns;
         let flag = &self.shared.overloaded[self.index];
         if flag.load(Ordering::Relaxed) != mine {
             flag.store(mine, Ordering::Relaxed);
@@ -206,10 +208,13 @@ impl<I: Io> Shard<I> {
             return;
         }
         let (now, all) = (self.now.ns, self.connections.end());
-        let drain = self.drain.get_or_insert_with(|| {
+        if self.drain.is_none() {
             self.io.stop_accepting();
-            Drain { started_ns: now, next: 0, end: all }
-        });
+            self.drain = Some(Drain { started_ns: now, next: 0, end: all });
+            // Everyone is sent what was published before everyone is told to go.
+            self.give_up_compressing();
+        }
+        let Some(drain) = &mut self.drain else { return };
         let slice = drain.next..drain.end.min(drain.next + DRAIN_SLICE);
         drain.next = slice.end;
         let late = now >= drain.started_ns + DRAIN_NS_MAX;

@@ -15,6 +15,8 @@ pub struct Vitals {
     pub connections: usize,
     /// Names and patterns that someone is subscribed to.
     pub entries: usize,
+    /// Publications out at the helper, and what waits behind them.
+    pub held: usize,
     /// Lanes.
     pub lanes: usize,
     /// Bytes of all lanes' logs.
@@ -44,6 +46,7 @@ impl<I: Io> Shard<I> {
             acks: self.acks.len(),
             connections: self.connections.len(),
             entries: self.topics.names.entries_count(),
+            held: self.held.count(),
             lanes: self.topics.lanes_count(),
             log_bytes: self.topics.memory.held_bytes,
             own_bytes_most: own_bytes.max().unwrap_or(0),

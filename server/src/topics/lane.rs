@@ -340,7 +340,7 @@ mod tests {
 
     impl Bench {
         fn new(subscribers: u32) -> Self {
-            let mut lane = Lane::new(Format::Raw, Vec::new(), 0);
+            let mut lane = Lane::new(Format::RAW, Vec::new(), 0);
             for i in 0..subscribers {
                 lane.join(i, i);
                 lane.hold(i, false);

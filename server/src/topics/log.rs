@@ -14,7 +14,7 @@ use uringcast_ring::pool::{Frame, Lease, Pool, PoolFull};
 
 use crate::{
     ids::TopicId,
-    publication::{Format, Publication},
+    publication::{Encoded, Format, Publication, SHARED_FRAME_BYTES_MIN},
 };
 
 /// One visit sends at most so many bytes.
@@ -124,8 +124,9 @@ pub struct LogMemory {
     spare_ends: Vec<Vec<FrameEnd>>,
     /// Bytes that the logs of this shard hold now.
     pub held_bytes: u64,
-    /// Count of the last large publication that a lane was charged with.
-    charged: u64,
+    /// Count of the last publication of which a lane was charged with the block, and the same for
+    /// companion blocks.
+    charged: [u64; 2],
 }
 
 /// At most so many spare lists of frame ends are kept.
@@ -136,7 +137,7 @@ const SPARE_ENDS_CAPACITY_MAX: usize = 1_024;
 impl LogMemory {
     /// Over a pool.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, spare_ends: Vec::new(), held_bytes: 0, charged: 0 }
+        Self { pool, spare_ends: Vec::new(), held_bytes: 0, charged: [0; 2] }
     }
 
     fn drop_segment(&mut self, segment: Segment) {
@@ -195,9 +196,15 @@ impl Log {
             self.messages += 1;
             return Ok(());
         }
-        let bytes = publication.encoded_bytes(format);
-        if publication.is_large() {
-            self.append_shared(publication, format, topic, count, memory);
+        let encoded = publication.encoded(format);
+        let bytes = encoded.bytes();
+        if let Encoded::Ready { block, range, deflated } = &encoded
+            && bytes >= SHARED_FRAME_BYTES_MIN
+        {
+            let charged = &mut memory.charged[usize::from(*deflated)];
+            let charged = std::mem::replace(charged, count) != count;
+            let body = Body::Shared { frame: (*block).clone(), offset: range.start, charged };
+            self.append_shared(body, &encoded, topic, count, memory);
         } else {
             self.reserve(bytes, memory)?;
             let segment = self.segments.back_mut().expect("reserve leaves a segment with room");
@@ -205,7 +212,7 @@ impl Log {
                 unreachable!("reserve leaves a chunk at the back")
             };
             let at = segment.bytes as usize;
-            publication.encode_into(format, &mut lease[at..at + bytes]);
+            encoded.write(&mut lease[at..at + bytes]);
             segment.bytes += bytes as u32;
             segment.ends.push(FrameEnd { end: segment.bytes, topic, count, message: true });
             segment.readers += self.idle;
@@ -218,33 +225,22 @@ impl Log {
 
     fn append_shared(
         &mut self,
-        publication: &Publication,
-        format: Format,
+        body: Body,
+        encoded: &Encoded<'_>,
         topic: TopicId,
         count: u64,
         memory: &mut LogMemory,
     ) {
-        let range = publication.large_frame(format);
         let mut ends = memory.spare_ends.pop().unwrap_or_default();
         let mut at = 0;
-        for fragment in publication.large_fragments(format) {
-            at += fragment as u32;
+        for frame in encoded.frames() {
+            at += frame as u32;
             ends.push(FrameEnd { end: at, topic, count, message: false });
         }
         if let Some(last) = ends.last_mut() {
             last.message = true;
         }
-        let segment = Segment {
-            start: self.head,
-            bytes: range.len() as u32,
-            readers: self.idle,
-            body: Body::Shared {
-                frame: publication.frame().clone(),
-                offset: range.start,
-                charged: std::mem::replace(&mut memory.charged, count) != count,
-            },
-            ends,
-        };
+        let segment = Segment { start: self.head, bytes: at, readers: self.idle, body, ends };
         memory.held_bytes += segment.held_bytes() as u64;
         self.segments.push_back(segment);
     }

@@ -11,6 +11,7 @@ pub mod sweep;
 use std::{
     collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
+    sync::Arc,
 };
 
 use hashbrown::HashTable;
@@ -19,6 +20,7 @@ use uringcast_protocol::topic_name::Pattern;
 use uringcast_ring::pool::Pool;
 
 use crate::{
+    census::Census,
     ids::{EntryId, LaneId, TopicId},
     publication::{Format, Publication},
     topics::{
@@ -62,6 +64,7 @@ pub struct Topics {
     lanes_by_interest: HashTable<u32>,
     lanes_max: usize,
     lag: LagBounds,
+    census: Arc<Census>,
     /// Lanes with something to send, those of few subscribers and those of many; they take turns.
     few: VecDeque<LaneId>,
     many: VecDeque<LaneId>,
@@ -72,8 +75,14 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// None yet.
-    pub fn new(names: Names, pool: Pool, lanes_max: u32, lag: LagBounds) -> Self {
+    /// None yet. `census` counts the process's deflated lanes.
+    pub fn new(
+        names: Names,
+        pool: Pool,
+        lanes_max: u32,
+        lag: LagBounds,
+        census: Arc<Census>,
+    ) -> Self {
         Self {
             names,
             memory: LogMemory::new(pool),
@@ -82,6 +91,7 @@ impl Topics {
             lanes_by_interest: HashTable::new(),
             lanes_max: lanes_max as usize,
             lag,
+            census,
             few: VecDeque::new(),
             many: VecDeque::new(),
             many_next: false,
@@ -234,7 +244,7 @@ impl Topics {
             return Err(Full);
         }
         let id = LaneId(self.lanes.vacant_key() as u32);
-        let interest = entries.iter().map(|&entry| self.add_member(entry, id)).collect();
+        let interest = entries.iter().map(|&entry| self.add_member(entry, id, format)).collect();
         self.lanes.insert(Lane::new(format, interest, hash));
         self.index_lane(id, hash);
         Ok(id)
@@ -264,15 +274,19 @@ impl Topics {
         }
     }
 
-    fn add_member(&mut self, entry: EntryId, lane: LaneId) -> Member {
-        let lanes = &mut self.names.entry_mut(entry).lanes;
+    fn add_member(&mut self, entry: EntryId, lane: LaneId, format: Format) -> Member {
+        let known = self.names.entry_mut(entry);
+        self.census.add(known.exact_hash(), format);
+        let lanes = &mut known.lanes;
         lanes.push(lane);
         Member { entry, place: lanes.len() as u32 - 1 }
     }
 
     /// Takes a lane out of an entry's list; the lane that takes over its place learns so.
-    fn remove_member(&mut self, member: Member) {
-        let lanes = &mut self.names.entry_mut(member.entry).lanes;
+    fn remove_member(&mut self, member: Member, format: Format) {
+        let known = self.names.entry_mut(member.entry);
+        self.census.remove(known.exact_hash(), format);
+        let lanes = &mut known.lanes;
         lanes.swap_remove(member.place as usize);
         if let Some(&moved) = lanes.get(member.place as usize) {
             let interest = &mut self.lanes[moved.0 as usize].interest;
@@ -298,7 +312,7 @@ impl Topics {
         for entry in entries {
             interest.push(match kept(entry) {
                 Ok(at) => old[at],
-                Err(_) => self.add_member(*entry, id),
+                Err(_) => self.add_member(*entry, id, format),
             });
         }
         self.lanes[id.0 as usize].interest = interest;
@@ -306,7 +320,8 @@ impl Topics {
             // The place may have moved since `old` was taken: the list itself knows.
             let lanes = &self.names.entry(gone.entry).lanes;
             if let Some(place) = lanes.iter().position(|&lane| lane == id) {
-                self.remove_member(Member { entry: gone.entry, place: place as u32 });
+                let member = Member { entry: gone.entry, place: place as u32 };
+                self.remove_member(member, format);
             }
         }
         self.lanes[id.0 as usize].interest_hash = hash;
@@ -323,7 +338,7 @@ impl Topics {
         let mut lane = self.lanes.remove(id.0 as usize);
         lane.log.clear(&mut self.memory);
         for &member in &lane.interest {
-            self.remove_member(member);
+            self.remove_member(member, lane.format);
         }
     }
 
@@ -360,7 +375,7 @@ mod tests {
     fn subscribed(topics: &mut Topics, connection: u32) -> LaneId {
         let pattern = Pattern::parse("t").expect("a name");
         let entry = topics.entry_for(&pattern).expect("room");
-        let lane = topics.lane_for(&[entry], Format::Raw).expect("room");
+        let lane = topics.lane_for(&[entry], Format::RAW).expect("room");
         let index = topics.lane_mut(lane).0.join(connection, connection);
         topics.lane_mut(lane).0.hold(index, false);
         lane
@@ -380,7 +395,7 @@ mod tests {
     fn a_lane_that_takes_over_a_number_has_one_turn() {
         let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20 };
         let names = Names::new(1, 10, 10);
-        let mut topics = Topics::new(names, Pool::unregistered(), 10, lag);
+        let mut topics = Topics::new(names, Pool::unregistered(), 10, lag, Arc::default());
         let hash = topics.names.hash("t");
         let topic = topics.names.create("t", hash, Kind::Event, Content::Auto, 1).expect("room");
         let first = subscribed(&mut topics, 1);

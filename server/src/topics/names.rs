@@ -46,11 +46,19 @@ pub struct Topic {
 pub struct Entry {
     /// The name or pattern.
     pub pattern: Pattern,
+    /// Of `pattern`, by which a topic of that name is found too.
     hash: u64,
     /// The topics it matches, by rising number.
     pub topics: Vec<TopicId>,
     /// The lanes whose interest it is part of.
     pub lanes: Vec<LaneId>,
+}
+
+impl Entry {
+    /// The hash of the one name that it matches; `None` for a pattern.
+    pub fn exact_hash(&self) -> Option<u64> {
+        self.pattern.is_exact().then_some(self.hash)
+    }
 }
 
 /// A bound was reached.
@@ -138,9 +146,9 @@ impl Names {
         topic.seq = publication.seq();
         topic.previous_count = topic.last_count;
         topic.last_count = count;
-        self.last_bytes += publication.frame().len();
+        self.last_bytes += publication.block_bytes();
         if let Some(old) = topic.last.replace(publication.clone()) {
-            self.last_bytes -= old.frame().len();
+            self.last_bytes -= old.block_bytes();
         }
     }
 
@@ -213,7 +221,7 @@ impl Names {
     /// Forgets a topic. Who is subscribed to its name stays subscribed.
     pub fn remove(&mut self, id: TopicId) {
         let Some(topic) = self.topics.try_remove(id.0 as usize) else { return };
-        self.last_bytes -= topic.last.as_ref().map_or(0, |last| last.frame().len());
+        self.last_bytes -= topic.last.as_ref().map_or(0, Publication::block_bytes);
         for entry in &topic.entries {
             let matched = &mut self.entries[entry.0 as usize].topics;
             if let Ok(at) = matched.binary_search(&id) {

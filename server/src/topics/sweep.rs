@@ -94,8 +94,9 @@ impl Topics {
                 }
                 if let Some(last) = &topic.last {
                     let start = out.len();
-                    out.resize(start + last.encoded_bytes(lane.format), 0);
-                    last.encode_into(lane.format, &mut out[start..]);
+                    let encoded = last.encoded(lane.format);
+                    out.resize(start + encoded.bytes(), 0);
+                    encoded.write(&mut out[start..]);
                     sweep.sent += 1;
                 }
                 if out.len() >= limit {
