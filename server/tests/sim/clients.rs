@@ -2,6 +2,8 @@
 //!
 //! Knows: the mix of clients, and the dice. Must not know: how their bytes travel.
 
+use uringcast_protocol::deflate::Offer;
+
 use crate::{
     publisher::Publisher,
     subscriber::Subscriber,
@@ -49,6 +51,12 @@ impl World {
         patterns
     }
 
+    /// permessage-deflate as a subscriber may offer it, or not at all.
+    fn some_offer(&self) -> Option<Offer> {
+        let bits = if self.chance(300) { Some(8 + self.below(8) as u8) } else { None };
+        self.chance(500).then_some(Offer { server_max_window_bits: bits, ..Offer::default() })
+    }
+
     pub(crate) fn add_observers(&mut self) {
         for shard in 0..self.plan.shards {
             let mut wire = Wire::new(&mut self.net.borrow_mut(), shard, 0, crate::net::ENDLESS);
@@ -78,11 +86,13 @@ impl World {
             wire.say_bytes(b"GET /ws HTTP/1.1\r\nHost: half");
             Role::Mute
         } else if self.chance(400) {
+            wire.offer = self.some_offer();
             Role::Subscriber(Subscriber::raw(&mut wire, &self.some_pattern(), seqs))
         } else {
             let topics = if self.chance(700) { self.some_patterns() } else { Vec::new() };
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let hello = self.chance(200);
+            wire.offer = self.some_offer();
             Role::Subscriber(Subscriber::json(&mut wire, &topics, hello, seqs))
         };
         if !self.plan.calm && self.chance(250) {

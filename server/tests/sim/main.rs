@@ -5,6 +5,7 @@
 
 mod clients;
 mod dice;
+mod helper;
 mod io;
 mod net;
 mod oracle;

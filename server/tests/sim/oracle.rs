@@ -61,8 +61,8 @@ impl Truth {
     ) -> usize {
         let id = self.published.len();
         let payload = match content {
-            Content::Json => format!("{{\"n\":{id},\"p\": \"{}\"}}", "x".repeat(pad)).into_bytes(),
-            Content::Text => format!("n{id} \"é\n{}", "y".repeat(pad)).into_bytes(),
+            Content::Json => format!("{{\"n\":{id},\"p\": \"{}\"}}", filler(id, pad)).into_bytes(),
+            Content::Text => format!("n{id} \"é\n{}", filler(id, pad)).into_bytes(),
             Content::Binary => {
                 let mut bytes = vec![0xff, b'n'];
                 bytes.extend(id.to_string().into_bytes());
@@ -128,6 +128,20 @@ impl Truth {
         let last = if seq_last >> 32 == era { expected - 1 } else { self.number(topic, 0) };
         assert_eq!(last, seq_last, "{name}: the home's last number");
     }
+}
+
+/// Text that hardly compresses in every third publication, and that compresses to nearly nothing in
+/// the others.
+fn filler(id: usize, bytes: usize) -> String {
+    if id % 3 != 0 {
+        return "x".repeat(bytes);
+    }
+    let mut noise = id as u32;
+    let letters = std::iter::repeat_with(|| {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b'a' + (noise >> 24) as u8 % 26)
+    });
+    letters.take(bytes).collect()
 }
 
 /// The last number of each topic on a subscriber's shard at some moment.

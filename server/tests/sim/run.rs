@@ -102,6 +102,7 @@ fn step(world: &mut World) {
         }
         96 => {
             world.control_turn();
+            world.helper_turn();
         }
         97 => {
             let topic = world.below(world.truth.names.len());
@@ -236,6 +237,7 @@ fn check_shards(world: &World) {
             ("blocked", counters.blocked.value()),
             ("overloaded", counters.overloaded.value()),
             ("parked", vitals.parked as u64),
+            ("held", vitals.held as u64),
             ("log bytes", vitals.log_bytes),
             ("acks", vitals.acks as u64),
             ("sweeps", vitals.sweeps as u64),

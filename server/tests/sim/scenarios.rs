@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use uringcast_protocol::Opcode;
+use uringcast_protocol::{Opcode, deflate::Offer};
 
 use crate::{
     clients::{Client, Role},
@@ -14,7 +14,7 @@ use crate::{
     publisher::Publisher,
     subscriber::Subscriber,
     wire::{Pace, Stage, Wire},
-    world::{Plan, World, usual_settings},
+    world::{Loses, Plan, World, usual_settings},
 };
 
 /// A world of one shard, in which nothing goes wrong by itself.
@@ -23,6 +23,14 @@ fn world(change: impl FnOnce(&mut uringcast::settings::Settings)) -> World {
 }
 
 fn world_of(topics: usize, change: impl FnOnce(&mut uringcast::settings::Settings)) -> World {
+    world_with(topics, None, change)
+}
+
+fn world_with(
+    topics: usize,
+    helper: Option<Loses>,
+    change: impl FnOnce(&mut uringcast::settings::Settings),
+) -> World {
     let plan = Plan {
         shards: 1,
         calm: true,
@@ -35,6 +43,7 @@ fn world_of(topics: usize, change: impl FnOnce(&mut uringcast::settings::Setting
         cycles: 1,
         jumps: false,
         poor: false,
+        helper,
     };
     let mut settings = usual_settings();
     change(&mut settings);
@@ -42,7 +51,17 @@ fn world_of(topics: usize, change: impl FnOnce(&mut uringcast::settings::Setting
 }
 
 fn subscriber(world: &mut World, path: Result<&[&str], &str>, room: usize) -> usize {
+    subscriber_with(world, path, room, None)
+}
+
+fn subscriber_with(
+    world: &mut World,
+    path: Result<&[&str], &str>,
+    room: usize,
+    offer: Option<Offer>,
+) -> usize {
     let mut wire = Wire::new(&mut world.net.borrow_mut(), 0, 0, room);
+    wire.offer = offer;
     let seqs = world.seqs(0);
     let role = Role::Subscriber(match path {
         Ok(topics) => Subscriber::json(&mut wire, topics, false, seqs),
@@ -63,10 +82,46 @@ fn publisher(world: &mut World, topic: usize) -> usize {
 }
 
 fn publish(world: &mut World, who: usize, topic: usize, pad: usize) {
+    say(world, who, topic, pad);
+    world.settle();
+}
+
+fn say(world: &mut World, who: usize, topic: usize, pad: usize) {
     let id = world.truth.publish(topic, Content::Json, pad, who);
     let payload = world.truth.published[id].payload.clone();
     world.clients[who].wire.say(&mut world.net.borrow_mut(), Opcode::Text, &payload);
-    world.settle();
+}
+
+/// What a subscriber was sent, in order.
+fn messages(world: &World, who: usize) -> Vec<usize> {
+    let Role::Subscriber(subscriber) = &world.clients[who].role else {
+        unreachable!("a subscriber")
+    };
+    let ids = subscriber.log.iter().filter_map(|entry| match entry {
+        Entry::Message { id, .. } => Some(*id),
+        _ => None,
+    });
+    ids.collect()
+}
+
+fn turns(world: &mut World, count: usize) {
+    for _ in 0..count {
+        world.turn(0);
+    }
+}
+
+/// A shard runs until something is out at the helper, which does not run.
+fn run_to_helper(world: &mut World, source: usize) {
+    for _ in 0..200 {
+        world.client_turn(source);
+        world.turn(0);
+        if world.clients[source].wire.is_said() && world.shards[0].vitals().held > 0 {
+            // What is behind it comes in the same packets or the next.
+            turns(world, 50);
+            return;
+        }
+    }
+    panic!("nothing went to the helper");
 }
 
 /// A JSON subscriber asks for something.
@@ -253,4 +308,94 @@ fn no_topic_starves_in_sweeps() {
     let values = seen.into_iter().skip(1).step_by(2);
     let (least, most) = (values.clone().min().unwrap_or(0), values.max().unwrap_or(0));
     assert!(least > 10 && most < 2 * least, "from {least} to {most} messages of a topic");
+}
+
+/// One long publication waits for the helper, and so does all that is published to its topic after
+/// it; another topic does not.
+#[test]
+fn what_is_published_behind_a_long_one_waits_for_it() {
+    let mut world = world_with(4, Some(Loses::Never), |_| {});
+    let deflated = subscriber_with(&mut world, Err(">"), 1 << 20, Some(Offer::default()));
+    let plain = subscriber(&mut world, Err(">"), 1 << 20);
+    let source = publisher(&mut world, 0);
+    let elsewhere = publisher(&mut world, 2);
+    for pad in [30_000, 10, 50_000, 20] {
+        say(&mut world, source, 0, pad);
+    }
+    run_to_helper(&mut world, source);
+    assert_eq!(world.shards[0].vitals().held, 4, "one out, three behind it");
+    say(&mut world, elsewhere, 2, 1_000);
+    for _ in 0..200 {
+        world.client_turn(elsewhere);
+        world.turn(0);
+    }
+    assert_eq!(world.shards[0].topic_seq("e.1.x"), 1, "another topic goes on");
+    assert_eq!(world.shards[0].topic_seq("e.0"), 0, "nothing of that topic is published yet");
+    world.settle();
+    for who in [deflated, plain] {
+        assert_eq!(messages(&world, who), [4, 0, 1, 2, 3]);
+    }
+    // All that is not too short or random: 0 hardly compresses, but has its JSON around it.
+    assert!(world.clients[deflated].wire.inflated >= 2);
+    assert_eq!(world.clients[plain].wire.inflated, 0);
+    let counters = &world.shared.counters[0];
+    assert_eq!(counters.deflate_helper.value(), 2);
+    assert_eq!(world.helper.as_ref().map(|helper| helper.compressed), Some(2));
+    assert_eq!(world.shards[0].vitals().held, 0);
+}
+
+/// A delete stands in the order of its topic's publications, too.
+#[test]
+fn a_delete_behind_a_long_publication_comes_after_it() {
+    let mut world = world_with(1, Some(Loses::Never), |_| {});
+    let who = subscriber_with(&mut world, Err("e.0"), 1 << 20, Some(Offer::default()));
+    let source = publisher(&mut world, 0);
+    say(&mut world, source, 0, 30_000);
+    run_to_helper(&mut world, source);
+    world.ask_delete("e.0");
+    turns(&mut world, 20);
+    say(&mut world, source, 0, 10);
+    (0..20).for_each(|_| {
+        world.client_turn(source);
+        world.turn(0);
+    });
+    assert_eq!(world.shards[0].vitals().held, 3, "the publication, the delete, the next one");
+    world.settle();
+    assert_eq!(messages(&world, who), [0, 1]);
+    assert_eq!(world.shards[0].topic_seq("e.0"), 1, "the topic began again");
+}
+
+/// A helper that is dead: what it was sent goes plain in a quarter of a second, in order.
+#[test]
+fn without_an_answer_of_the_helper_it_goes_plain() {
+    let mut world = world_with(2, Some(Loses::Never), |_| {});
+    world.helper = None;
+    let who = subscriber_with(&mut world, Err(">"), 1 << 20, Some(Offer::default()));
+    let source = publisher(&mut world, 0);
+    for pad in [30_000, 10, 50_000] {
+        say(&mut world, source, 0, pad);
+    }
+    run_to_helper(&mut world, source);
+    assert!(messages(&world, who).is_empty());
+    world.pass(Duration::from_secs(1));
+    assert_eq!(messages(&world, who), [0, 1, 2]);
+    assert_eq!(world.clients[who].wire.inflated, 0);
+    assert_eq!(world.shared.counters[0].deflate_skipped.value(), 2);
+    assert_eq!(world.shards[0].vitals().held, 0);
+}
+
+/// The end of the process does not wait for the helper, and nobody misses what is out there.
+#[test]
+fn a_drain_publishes_what_is_out_at_the_helper() {
+    let mut world = world_with(2, Some(Loses::Never), |_| {});
+    world.helper = None;
+    let who = subscriber_with(&mut world, Err(">"), 1 << 20, Some(Offer::default()));
+    let source = publisher(&mut world, 0);
+    say(&mut world, source, 0, 30_000);
+    run_to_helper(&mut world, source);
+    world.shared.advance(uringcast::shared::Stage::Draining);
+    world.net.borrow_mut().wake(0);
+    world.settle();
+    assert_eq!(messages(&world, who), [0]);
+    assert_eq!(closed(&world, who), Some(1001));
 }

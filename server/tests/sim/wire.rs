@@ -5,9 +5,11 @@
 
 use std::collections::VecDeque;
 
+use flate2::{Decompress, FlushDecompress};
 use uringcast_protocol::{
     Event, MessageKind, Opcode, Session,
-    client_handshake::{Ask, ResponseError, encode_key, parse_response, write_request},
+    client_handshake::{Answer, Ask, ResponseError, encode_key, parse_answer, write_request},
+    deflate::Offer,
     session::Role,
     writer,
 };
@@ -73,6 +75,12 @@ pub(crate) struct Wire {
     out: VecDeque<u8>,
     shut_after: bool,
     key: String,
+    /// permessage-deflate is offered so, if at all.
+    pub(crate) offer: Option<Offer>,
+    /// The window agreed on, bits.
+    window_bits: Option<u8>,
+    /// Messages that came compressed.
+    pub(crate) inflated: u64,
     head: Vec<u8>,
     session: Session,
     message: Vec<u8>,
@@ -102,6 +110,9 @@ impl Wire {
             out: VecDeque::new(),
             shut_after: false,
             key: encode_key(nonce),
+            offer: None,
+            window_bits: None,
+            inflated: 0,
             head: Vec::new(),
             session: Session::new(Role::Client, u64::MAX >> 1),
             message: Vec::new(),
@@ -119,8 +130,11 @@ impl Wire {
 
     pub(crate) fn ask(&mut self, path: &str, headers: &[(&str, &str)]) {
         let mut request = Vec::new();
-        let ask =
-            Ask { path, host: "sim.example", key: &self.key, protocols: &[PROTOCOL], headers };
+        let offer = self.offer.map(|offer| offer.to_string()).unwrap_or_default();
+        let mut headers = headers.to_vec();
+        headers.extend(self.offer.map(|_| ("Sec-WebSocket-Extensions", offer.as_str())));
+        let (key, headers) = (&self.key, &headers);
+        let ask = Ask { path, host: "sim.example", key, protocols: &[PROTOCOL], headers };
         write_request(&mut request, &ask);
         self.out.extend(request);
     }
@@ -265,9 +279,14 @@ impl Wire {
         let mut input = bytes;
         if self.stage == Stage::Head && !bytes.is_empty() {
             self.head.extend_from_slice(bytes);
-            match parse_response(&self.head, &self.key, &[PROTOCOL]) {
+            match parse_answer(&self.head, &self.key, &[PROTOCOL], self.offer.as_ref()) {
                 Ok(None) => return,
-                Ok(Some(head_bytes)) => {
+                Ok(Some(Answer { head_bytes, deflate })) => {
+                    if let Some(agreement) = deflate {
+                        assert!(agreement.server_no_context_takeover, "frames are shared");
+                        self.session = Session::new(Role::Client, u64::MAX >> 1).with_deflate();
+                        self.window_bits = Some(agreement.server_window_bits);
+                    }
                     self.stage = Stage::Open;
                     heard.push(Heard::Switched);
                     let head = std::mem::take(&mut self.head);
@@ -299,7 +318,15 @@ impl Wire {
                         MessageKind::Binary => Heard::Binary(message),
                     });
                 }
-                Ok(Some(Event::Deflated(_))) => panic!("this client agreed to no extension"),
+                Ok(Some(Event::Deflated(kind))) => {
+                    let window_bits = self.window_bits.expect("agreed to, or it were illegal");
+                    let message = inflate(&std::mem::take(&mut self.message), window_bits);
+                    self.inflated += 1;
+                    heard.push(match kind {
+                        MessageKind::Text => Heard::Text(message),
+                        MessageKind::Binary => Heard::Binary(message),
+                    });
+                }
                 Ok(Some(Event::Ping(payload))) => {
                     if self.polite && self.can_say() {
                         let mut bytes = Vec::new();
@@ -319,6 +346,28 @@ impl Wire {
                 }
                 Err(error) => panic!("an illegal stream: {error}"),
             }
+        }
+    }
+}
+
+/// Decompresses one message with exactly this window: in steps shorter than any window, so that
+/// references are served from it and not from the output.
+fn inflate(compressed: &[u8], window_bits: u8) -> Vec<u8> {
+    // The library has no window of 256 bytes.
+    let mut stream = Decompress::new_with_window_bits(false, window_bits.max(9));
+    let input = [compressed, &[0, 0, 0xFF, 0xFF]].concat();
+    let (mut out, mut step) = (Vec::new(), [0; 256]);
+    loop {
+        let (taken, given) = (stream.total_in() as usize, stream.total_out() as usize);
+        stream
+            .decompress(&input[taken..], &mut step, FlushDecompress::Sync)
+            .expect("it inflates with the window agreed on");
+        let new = stream.total_out() as usize - given;
+        out.extend_from_slice(&step[..new]);
+        if new < step.len() {
+            assert_eq!(stream.total_in() as usize, input.len(), "nothing behind its end");
+            assert!(window_bits > 8 || out.len() <= 256, "references beyond the window");
+            return out;
         }
     }
 }

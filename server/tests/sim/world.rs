@@ -22,6 +22,7 @@ use uringcast_ring::pool::{Pool, PoolOptions};
 use crate::{
     clients::{Client, Role},
     dice::Dice,
+    helper::SimHelper,
     io::SimIo,
     net::{Faults, Net},
     oracle::{Content, Entry, Seqs, Truth},
@@ -44,6 +45,15 @@ pub(crate) struct Plan {
     pub(crate) jumps: bool,
     /// The pools have little memory: publications are refused, lanes given up, observers too.
     pub(crate) poor: bool,
+    /// There is a helper thread; it may lose what it is sent.
+    pub(crate) helper: Option<Loses>,
+}
+
+/// Whether the helper loses mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loses {
+    Never,
+    AtTimes,
 }
 
 impl Plan {
@@ -71,6 +81,12 @@ impl Plan {
             cycles: dice.between(1, 3),
             jumps: !calm && dice.chance(400),
             poor: !calm && dice.chance(100),
+            helper: *dice.pick(&[
+                None,
+                Some(Loses::Never),
+                Some(Loses::Never),
+                Some(Loses::AtTimes),
+            ]),
         }
     }
 }
@@ -87,6 +103,7 @@ pub(crate) struct World {
     pub(crate) now: Now,
     control: Node<Mail>,
     control_pool: Pool,
+    pub(crate) helper: Option<SimHelper>,
     /// Publications of the control thread: answered with which number, or refused.
     pub(crate) tickets: Vec<(usize, Option<Option<u64>>)>,
     /// Topics that a shard said it deleted.
@@ -109,7 +126,9 @@ impl World {
         let settings = Arc::new(settings);
         let shared = Arc::new(Shared::new(plan.shards, dice.word()));
         let now = Now { ns: 1_000_000_000, utc_us: 1_700_000_000_000_000 };
-        let mut nodes = grid::<Mail>(plan.shards + 1, 1 << dice.between(1, 8));
+        let count = plan.shards + 1 + usize::from(plan.helper.is_some());
+        let mut nodes = grid::<Mail>(count, 1 << dice.between(1, 8));
+        let helper_node = plan.helper.and_then(|_| nodes.pop());
         let control = nodes.pop().expect("one more than shards");
         let slots = dice.between(plan.clients_max / 2 + 8, plan.clients_max + 64);
         let mut net = Net::new(Dice::new(dice.word()), Faults::default());
@@ -120,6 +139,10 @@ impl World {
         let net = Rc::new(RefCell::new(net));
         let bytes_max = if plan.poor { 5 << 19 } else { 512 << 20 };
         let pool = || Pool::new(PoolOptions { bytes_max, registered_bytes_max: 0 });
+        let helper = plan.helper.zip(helper_node).map(|(loses, node)| {
+            let bytes_min = settings.deflate_min_bytes as usize;
+            SimHelper::new(node, bytes_min, bytes_max, loses == Loses::AtTimes)
+        });
         let shards = nodes
             .into_iter()
             .enumerate()
@@ -152,6 +175,7 @@ impl World {
             now,
             control,
             control_pool: pool(),
+            helper,
             tickets: Vec::new(),
             deleted: 0,
         }
@@ -247,12 +271,7 @@ impl World {
         let name = self.truth.names[topic].clone();
         self.net.borrow_mut().note(|| format!("{name} is deleted"));
         let there = self.shards[0].topic_seq(&name) > 0;
-        for shard in 0..self.plan.shards {
-            let topic = name.as_str().into();
-            let sent = self.control.send(shard, Mail::DeleteTopic { topic, ticket: 0 });
-            assert!(sent.is_ok(), "all is quiet, and the ring is full");
-            self.net.borrow_mut().wake(shard);
-        }
+        self.ask_delete(&name);
         self.deleted = 0;
         self.settle();
         assert_eq!(self.deleted, usize::from(there), "its home deletes it if it was there");
@@ -267,6 +286,15 @@ impl World {
         }
         for shard in &self.shards {
             assert_eq!(shard.topic_seq(&name), 0, "deleted everywhere");
+        }
+    }
+
+    pub(crate) fn ask_delete(&mut self, name: &str) {
+        for shard in 0..self.plan.shards {
+            let sent =
+                self.control.send(shard, Mail::DeleteTopic { topic: name.into(), ticket: 0 });
+            assert!(sent.is_ok(), "all is quiet, and the ring is full");
+            self.net.borrow_mut().wake(shard);
         }
     }
 
@@ -292,6 +320,12 @@ impl World {
             other => panic!("not the control thread's: {other:?}"),
         });
         count > 0
+    }
+
+    /// The helper's thread runs. Whether there is anything still to be done by it.
+    pub(crate) fn helper_turn(&mut self) -> bool {
+        let (net, now_ns) = (&mut self.net.borrow_mut(), self.now.ns);
+        self.helper.as_mut().is_some_and(|helper| helper.turn(net, now_ns))
     }
 
     /// One client moves. Whether anything did.
@@ -323,6 +357,7 @@ impl World {
                 moved |= self.turn(shard);
             }
             moved |= self.control_turn();
+            moved |= self.helper_turn();
             for who in 0..self.clients.len() {
                 moved |= self.client_turn(who);
             }
@@ -384,6 +419,7 @@ fn draw_settings(plan: &Plan, dice: &mut Dice) -> Settings {
         patterns_max: small(dice, 2, 6, 1_000),
         subscriptions_max: small(dice, 1, 4, 1_024),
         topics_max: small(dice, 1, 12, 1_000),
+        deflate_min_bytes: *dice.pick(&[0, 64, 256, 2_000]),
         connections_max: if plan.calm { 1_000 } else { small(dice, 8, 40, 1_000) },
         overload_rotation: Duration::from_micros(if tight {
             dice.scale(100, 100_000) as u64
