@@ -151,3 +151,94 @@ impl Helper {
 /// Mail taken at once; its answers go out after it.
 const RECEIVE_BUDGET: usize = 4;
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use uringcast_protocol::opcode::Opcode;
+
+    use super::*;
+    use crate::{
+        ids::TopicId,
+        publication::{self, Body, Encoded, Format, Order, PayloadContent, deflated::Wanted},
+    };
+
+    fn ask(number: u64, payload: &[u8], format: Format) -> Mail {
+        let pool = &mut Pool::unregistered();
+        let lease = publication::draft(pool, "t", 1, PayloadContent::Text, Opcode::Text, payload)
+            .expect("room");
+        let order = Order { epoch: 1, seq: 1, ts_us: 0 };
+        let publication = publication::order(pool, lease, order, &mut Vec::new()).expect("room");
+        let mut wanted = Wanted::default();
+        wanted.add(format);
+        let frame = publication.frame().clone();
+        Mail::Deflate { topic: TopicId(5), number, wanted, frame }
+    }
+
+    #[test]
+    fn every_request_is_answered_with_its_number() {
+        let format = Format { body: Body::Raw, window_bits: 15 };
+        let mut helper = Helper::new(256, PoolOptions::default());
+        let payload = b"a".repeat(100_000);
+        for (number, payload, smaller) in [(1, &payload[..], true), (2, b"too short", false)] {
+            let Mail::Deflate { frame, .. } = &ask(number, payload, format) else { unreachable!() };
+            let publication = Publication::from_frames(frame.clone(), None);
+            let answer = helper.answer(ask(number, payload, format));
+            let Some(Mail::Deflated { topic, number: answered, deflated, bytes }) = answer else {
+                panic!("{answer:?}")
+            };
+            assert_eq!((topic, answered, deflated.is_some()), (TopicId(5), number, smaller));
+            assert_eq!(bytes[0] as usize, if smaller { payload.len() } else { 0 });
+            let publication = Publication::from_frames(publication.frame().clone(), deflated);
+            let encoded = publication.encoded(format);
+            assert_eq!(matches!(encoded, Encoded::Ready { deflated: true, .. }), smaller);
+        }
+        let other = Mail::Forget { topic: "t".into() };
+        assert!(helper.answer(other).is_none());
+    }
+
+    #[test]
+    fn a_full_pool_is_an_answer_too() {
+        let format = Format { body: Body::Json, window_bits: 9 };
+        let nothing = PoolOptions { bytes_max: 0, registered_bytes_max: 0 };
+        let answer = Helper::new(0, nothing).answer(ask(9, &b"a".repeat(100_000), format));
+        assert!(matches!(answer, Some(Mail::Deflated { number: 9, deflated: None, .. })));
+    }
+
+    #[test]
+    fn the_thread_answers_until_it_is_stopped() {
+        let mut nodes = uringcast_mesh::grid(3, 8);
+        let (node, _control) = (nodes.pop().expect("three"), nodes.pop().expect("three"));
+        let mut shard = nodes.pop().expect("three");
+        let (bell, shard_bell) = (bell(), bell());
+        let handle = WakeHandle::eventfd_only(bell.try_clone().expect("descriptors"));
+        let bells = vec![WakeHandle::eventfd_only(shard_bell.try_clone().expect("descriptors"))];
+        let thread = HelperThread::start(HelperInput { node, bell, bells, bytes_min: 0 });
+        let format = Format { body: Body::Raw, window_bits: 15 };
+        let mut answers = Vec::new();
+        for number in 0..20 {
+            let sent = shard.send(2, ask(number, &b"a".repeat(20_000), format));
+            if matches!(sent, Ok(Wake::Needed)) {
+                handle.ring_bell();
+            }
+            while answers.len() <= number as usize {
+                if shard.receive(8, |from, mail| answers.push((from, mail))) > 0 {
+                    continue;
+                }
+                if shard.prepare_sleep() {
+                    assert!(rustix::io::read(&shard_bell, &mut [0; 8]).is_ok());
+                    shard.awake();
+                }
+            }
+        }
+        for (at, (from, mail)) in answers.iter().enumerate() {
+            let right = matches!(mail, Mail::Deflated { number, deflated: Some(_), .. } if *number == at as u64);
+            assert!(right && *from == 2, "{mail:?}");
+        }
+        thread.expect("started").stop();
+    }
+
+    fn bell() -> OwnedFd {
+        let flags = rustix::event::EventfdFlags::CLOEXEC;
+        rustix::event::eventfd(0, flags).expect("descriptors")
+    }
+}

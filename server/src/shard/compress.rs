@@ -113,10 +113,10 @@ impl<I: Io> Shard<I> {
         block: Option<Frame>,
         bytes: [u32; 2],
     ) {
-        let [bytes_in, bytes_out] = bytes.map(|bytes| bytes as usize);
-        self.count_deflated(block.as_ref(), bytes_in, bytes_out);
         // Late ones are published already.
         if let Some(job) = self.held.end(topic, number) {
+            let [bytes_in, bytes_out] = bytes.map(|bytes| bytes as usize);
+            self.count_deflated(block.as_ref(), bytes_in, bytes_out);
             self.release(topic, job, block);
         }
     }

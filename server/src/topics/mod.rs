@@ -411,4 +411,30 @@ mod tests {
         assert_eq!(slice, [second]);
         assert!(!topics.has_pending());
     }
+
+    #[test]
+    fn deflated_lanes_are_counted_from_their_making_to_their_end() {
+        let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20 };
+        let census = Arc::<Census>::default();
+        let names = Names::new(1, 10, 10);
+        let mut topics = Topics::new(names, Pool::unregistered(), 10, lag, Arc::clone(&census));
+        let [a, b, all] = ["a", "b", ">"].map(|pattern| {
+            topics.entry_for(&Pattern::parse(pattern).expect("a pattern")).expect("room")
+        });
+        let wanted = |name| !census.wanted(crate::home::topic_hash(1, name)).is_empty();
+        let plain = topics.lane_for(&[a], Format::RAW).expect("room");
+        assert_eq!(census.entries(), 0, "plain lanes do not count");
+        let format = Format { window_bits: 15, ..Format::JSON };
+        let lane = topics.lane_for(&[a, b], format).expect("room");
+        assert_ne!(lane, plain);
+        assert_eq!(topics.lane_for(&[a, b], format), Ok(lane), "one lane for all of them");
+        assert_eq!((census.entries(), wanted("a"), wanted("b")), (2, true, true));
+        assert!(topics.change_interest(lane, &[b]));
+        assert_eq!((census.entries(), wanted("a"), wanted("b")), (1, false, true));
+        assert!(topics.change_interest(lane, &[all]));
+        assert_eq!((census.entries(), wanted("a"), wanted("b")), (1, true, true));
+        topics.release_lane(lane);
+        topics.release_lane(plain);
+        assert_eq!((census.entries(), topics.lanes_count()), (0, 0));
+    }
 }

@@ -133,7 +133,7 @@ impl Truth {
 /// Text that hardly compresses in every third publication, and that compresses to nearly nothing in
 /// the others.
 fn filler(id: usize, bytes: usize) -> String {
-    if id % 3 != 0 {
+    if !id.is_multiple_of(3) {
         return "x".repeat(bytes);
     }
     let mut noise = id as u32;
