@@ -319,8 +319,6 @@ impl Log {
         }
     }
 
-    // Once or more for each visit: a call costs as much as its work.
-    #[inline]
     fn segment_index(&self, position: u64) -> Option<usize> {
         if position >= self.head {
             return None;
