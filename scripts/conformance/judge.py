@@ -147,7 +147,7 @@ def row(name, cases, answers, different, number=None):
         ok=outcomes.count(Outcome("OK", "OK")),
         informational=sum(1 for each in outcomes if each and "INFORMATIONAL" in each),
         different=len(cases & different),
-        seconds=sum(answers[case].get("duration", 0) for case in cases if case in answers) / 1000,
+        seconds=sum(answers[case].get("seconds", 0) for case in cases if case in answers),
     )
 
 

@@ -234,11 +234,15 @@ class Run:
         """The suite's answer to a case; None when it has none in time, or dies."""
         watchdog = threading.Timer(self.case_s, suite.kill)
         watchdog.start()
+        began = time.monotonic()
         try:
             if case:
                 suite.stdin.write(f"{case}\n")
                 suite.stdin.flush()
-            return json.loads(suite.stdout.readline())
+            answer = json.loads(suite.stdout.readline())
+            if case:
+                answer["seconds"] = round(time.monotonic() - began, 3)
+            return answer
         except (OSError, ValueError):
             return None
         finally:

@@ -28,7 +28,7 @@ def answers(**changes):
 
 def answer(case, behavior, closing):
     return {
-        "id": case, "behavior": behavior, "behaviorClose": closing, "duration": 500,
+        "id": case, "behavior": behavior, "behaviorClose": closing, "seconds": 0.5,
         "result": "as it went", "resultClose": "as it closed", "remoteCloseCode": 1002,
     }
 
