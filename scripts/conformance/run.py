@@ -31,7 +31,7 @@ from server import TARGET, Server  # noqa: E402
 
 HOME = TARGET / "conformance"
 PYTHON = HOME / "suite" / "python"
-# The suite's cases of 16 MiB need that much, with room for its 32 MiB one.
+# The suite's largest messages are of 16 MiB.
 SERVER_FLAGS = ("--echo", "--message-bytes-max", "32MiB")
 FULL_MESSAGES = 1000
 # The suite ends a case by itself: after 60 s with few messages, after 480 s else, except two that
