@@ -37,7 +37,9 @@ fn read_bounded(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-fn parse(name: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Vec<Given> {
+/// Reads the text of a file of this name into what a command line would have given, and says what
+/// can't be.
+pub fn parse(name: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Vec<Given> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut file = File { name, text, given: Vec::new(), mistakes };
     for error in errors {
