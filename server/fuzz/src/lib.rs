@@ -7,6 +7,7 @@
 
 pub mod commands;
 pub mod config;
+pub mod deflate;
 pub mod frames;
 pub mod head;
 pub mod patterns;
@@ -24,9 +25,10 @@ mod tests {
     /// A change of a target's input format, or an assertion that never held, shows here first.
     #[test]
     fn every_body_holds_on_the_committed_corpus() {
-        let bodies: [(&str, fn(&[u8])); 7] = [
+        let bodies: [(&str, fn(&[u8])); 8] = [
             ("commands", super::commands::check),
             ("config", super::config::check),
+            ("deflate", super::deflate::check),
             ("frames", super::frames::check),
             ("head", super::head::check),
             ("patterns", super::patterns::check),
