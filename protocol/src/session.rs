@@ -236,9 +236,9 @@ impl Session {
     /// The frequent case: the header lies whole in the input.
     #[inline]
     fn header_whole(&mut self, input: &mut &[u8]) -> Result<Option<Header>, PeerError> {
-        match Header::decode(input)? {
+        match Header::decode(input).map_err(|late| self.first_offence(input, late))? {
             Some((header, header_bytes)) => {
-                self.judge(&header)?;
+                self.judge(&header).map_err(|late| self.first_offence(input, late))?;
                 *input = &input[header_bytes..];
                 Ok(Some(header))
             }
@@ -307,6 +307,16 @@ impl Session {
             self.assembly.after(opcode, true)?;
         }
         bytes.get(1).map_or(Ok(()), |second| self.judge_masked(second & MASK_BIT != 0))
+    }
+
+    /// Of several offences in one header that which the earliest byte shows, so that it is the same
+    /// in however many pieces the header comes; `found` if no byte before its end shows any.
+    #[cold]
+    fn first_offence(&self, input: &[u8], found: PeerError) -> PeerError {
+        (1..=input.len().min(HEADER_BYTES_MAX))
+            .map(|have| &input[..have])
+            .find_map(|front| Header::decode(front).and_then(|_| self.judge_prefix(front)).err())
+            .unwrap_or(found)
     }
 
     /// RFC 6455 section 5.1: clients mask, servers do not.

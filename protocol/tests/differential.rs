@@ -7,12 +7,18 @@ use uringcast_protocol::{CloseCode, Event, MessageKind, PeerError, Role, Session
 
 use crate::plain::{Agreed, End, Said};
 
-const MESSAGE_BYTES_MAX: usize = 300;
+const fn agreed(masked: bool, deflate: bool) -> Agreed {
+    // A compressed message may be an eighth larger, and 64 bytes.
+    Agreed { masked, deflate, message_bytes_max: 200, deflated_bytes_max: 200 + 25 + 64 }
+}
 
 /// All that a session says of `input`, cut to pieces of these sizes in turn.
 fn receive(agreed: Agreed, input: &[u8], sizes: &[usize]) -> (Vec<Said>, Result<(), PeerError>) {
     let role = if agreed.masked { Role::Server } else { Role::Client };
     let mut session = Session::new(role, agreed.message_bytes_max as u64);
+    if agreed.deflate {
+        session = session.with_deflate();
+    }
     let (mut said, mut sink, mut rest) = (Vec::new(), Vec::new(), input);
     for size in sizes.iter().cycle() {
         if rest.is_empty() {
@@ -29,6 +35,10 @@ fn receive(agreed: Agreed, input: &[u8], sizes: &[usize]) -> (Vec<Said>, Result<
             said.push(match event {
                 Event::Message(MessageKind::Text) => Said::Text(std::mem::take(&mut sink)),
                 Event::Message(MessageKind::Binary) => Said::Binary(std::mem::take(&mut sink)),
+                Event::Deflated(kind) => Said::Deflated {
+                    text: kind == MessageKind::Text,
+                    bytes: std::mem::take(&mut sink),
+                },
                 Event::Ping(payload) => Said::Ping(payload.to_vec()),
                 Event::Pong(payload) => Said::Pong(payload.to_vec()),
                 Event::Close(code, reason) => {
@@ -50,6 +60,8 @@ fn compare(agreed: Agreed, input: &[u8], sizes: &[usize]) -> Result<(), TestCase
             End::Wrong(wrong) => {
                 let code = outcome.map_err(|error| error.close_code().value());
                 prop_assert_eq!(code, Err(wrong.close_code), "pieces of {:?}", sizes);
+                let not_minimal = outcome == Err(PeerError::LengthNotMinimal);
+                prop_assert_eq!(not_minimal, wrong.length_not_minimal);
             }
             End::Input | End::Closed => prop_assert_eq!(outcome, Ok(())),
         }
@@ -60,7 +72,7 @@ fn compare(agreed: Agreed, input: &[u8], sizes: &[usize]) -> Result<(), TestCase
 /// Bytes that look like frames: most of them right in most of their parts.
 fn almost_frames(masked: bool) -> impl Strategy<Value = Vec<u8>> {
     let first = prop_oneof![
-        6 => prop::sample::select(vec![0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8A_u8]),
+        6 => prop::sample::select(vec![0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8A, 0xC1, 0x42_u8]),
         1 => any::<u8>(),
     ];
     let payload = prop_oneof![
@@ -110,19 +122,17 @@ proptest! {
     fn frames_of_clients(
         input in almost_frames(true),
         sizes in prop::collection::vec(1..40_usize, 1..4),
+        deflate in any::<bool>(),
     ) {
-        let agreed =
-            Agreed { masked: true, deflate: false, message_bytes_max: MESSAGE_BYTES_MAX };
-        compare(agreed, &input, &sizes)?;
+        compare(agreed(true, deflate), &input, &sizes)?;
     }
 
     #[test]
     fn frames_of_servers(
         input in almost_frames(false),
         sizes in prop::collection::vec(1..40_usize, 1..4),
+        deflate in any::<bool>(),
     ) {
-        let agreed =
-            Agreed { masked: false, deflate: false, message_bytes_max: MESSAGE_BYTES_MAX };
-        compare(agreed, &input, &sizes)?;
+        compare(agreed(false, deflate), &input, &sizes)?;
     }
 }

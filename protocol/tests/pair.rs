@@ -230,6 +230,23 @@ fn each_offence_at_every_cut() {
     assert_eq!(outcome, Err(PeerError::Masked));
 }
 
+/// Whole headers were once judged in another order than cut ones.
+#[test]
+fn of_two_offences_in_a_header_the_earlier_byte_counts_at_every_cut() {
+    for (bytes, offence) in [
+        (vec![0x80, 0x00], PeerError::ContinuationUnexpected),
+        (vec![0xC1, 0x00], PeerError::ReservedBits),
+        (vec![0xC9, 0x7E], PeerError::ReservedBits),
+        (vec![0x82, 0x7E, 0x00, 0x01], PeerError::Unmasked),
+        (vec![0x82, 0x7F, 0xFF], PeerError::Unmasked),
+        (vec![0x80, 0xFF, 0xFF], PeerError::ContinuationUnexpected),
+        (vec![0x89, 0x7F], PeerError::ControlTooLong),
+    ] {
+        let (outcome, _) = hear_at_every_cut(Role::Server, &bytes);
+        assert_eq!(outcome, Err(offence), "{bytes:02x?}");
+    }
+}
+
 /// The first byte that shows the offence is enough.
 #[test]
 fn an_offence_is_not_waited_upon() {

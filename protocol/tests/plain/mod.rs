@@ -12,6 +12,8 @@ pub(crate) struct Agreed {
     pub(crate) deflate: bool,
     /// The longest message taken, over all its frames, bytes.
     pub(crate) message_bytes_max: usize,
+    /// The same of a compressed one, as it comes.
+    pub(crate) deflated_bytes_max: usize,
 }
 
 /// What was said, unmasked and put together.
@@ -163,7 +165,9 @@ fn frame(input: &[u8], agreed: Agreed, unfinished: &mut Option<Unfinished>) -> R
         at += 4;
     }
     let before = unfinished.as_ref().map_or(0, |message| message.bytes.len() as u64);
-    if !control && before + length > agreed.message_bytes_max as u64 {
+    let deflated = unfinished.as_ref().map_or(rsv1, |message| message.deflated);
+    let most = if deflated { agreed.deflated_bytes_max } else { agreed.message_bytes_max };
+    if !control && before + length > most as u64 {
         return wrong(Fault::TooBig);
     }
 

@@ -23,10 +23,13 @@ use crate::{
 pub fn check(data: &[u8]) {
     let mut tape = Tape::new(data);
     let flags = tape.byte();
+    let message_bytes_max = MESSAGE_BYTES_MAX[usize::from(flags >> 2 & 3)];
     let agreed = Agreed {
         masked: flags & 1 != 0,
         deflate: flags & 2 != 0,
-        message_bytes_max: MESSAGE_BYTES_MAX[usize::from(flags >> 2 & 3)],
+        message_bytes_max,
+        // What the session documents.
+        deflated_bytes_max: message_bytes_max + message_bytes_max / 8 + 64,
     };
     let count = usize::from(tape.byte() & 3);
     let sizes: Vec<usize> = tape.take(count).iter().map(|&less| usize::from(less) + 1).collect();
@@ -58,6 +61,9 @@ fn receive(agreed: Agreed, input: &[u8], sizes: &[usize]) -> (Vec<Said>, Result<
     let role = if agreed.masked { Role::Server } else { Role::Client };
     let limit = agreed.message_bytes_max as u64;
     let mut session = Session::new(role, limit);
+    if agreed.deflate {
+        session = session.with_deflate();
+    }
     let (mut said, mut sink, mut rest) = (Vec::new(), Vec::new(), input);
     let sizes = if sizes.is_empty() { &[usize::MAX] } else { sizes };
     for size in sizes.iter().cycle() {
@@ -68,7 +74,7 @@ fn receive(agreed: Agreed, input: &[u8], sizes: &[usize]) -> (Vec<Said>, Result<
         rest = later;
         loop {
             let outcome = session.receive(&mut piece, &mut sink);
-            assert!(sink.len() <= agreed.message_bytes_max);
+            assert!(sink.len() <= agreed.deflated_bytes_max);
             let event = match outcome {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
@@ -89,6 +95,9 @@ fn said(event: Event, sink: &mut Vec<u8>) -> Said {
     match event {
         Event::Message(MessageKind::Text) => Said::Text(std::mem::take(sink)),
         Event::Message(MessageKind::Binary) => Said::Binary(std::mem::take(sink)),
+        Event::Deflated(kind) => {
+            Said::Deflated { text: kind == MessageKind::Text, bytes: std::mem::take(sink) }
+        }
         Event::Ping(payload) => Said::Ping(payload.to_vec()),
         Event::Pong(payload) => Said::Pong(payload.to_vec()),
         Event::Close(code, reason) => Said::Close(code.map(CloseCode::value), reason.to_vec()),

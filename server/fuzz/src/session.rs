@@ -289,6 +289,7 @@ impl End {
         assert!(!self.ended, "{event:?} after the end");
         match event {
             Event::Message(kind) => Said::Message(kind, std::mem::take(&mut self.sink)),
+            Event::Deflated(_) => panic!("nobody agreed on that"),
             Event::Ping(payload) => {
                 self.owed_pongs.push_back(payload.to_vec());
                 Said::Ping(payload.to_vec())
