@@ -321,13 +321,13 @@ pub fn write_switching(out: &mut Vec<u8>, answer: &Switching<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Another version of HTTP, or something else altogether.
+/// Another version of HTTP, or something else altogether: by the third word, where the version stands,
+/// so that no byte behind it changes the answer.
 fn version_refusal(head: &[u8]) -> Refusal {
     let line = head.trim_ascii_start().split(|&byte| byte == b'\n').next().unwrap_or(head);
-    if line.windows(6).any(|six| six == b" HTTP/") {
-        Refusal::HttpVersion
-    } else {
-        Refusal::HeadInvalid
+    match line.split(|&byte| byte == b' ').nth(2) {
+        Some(version) if version.starts_with(b"HTTP/") => Refusal::HttpVersion,
+        _ => Refusal::HeadInvalid,
     }
 }
 

@@ -32,6 +32,25 @@ fn every_prefix_wants_more_and_early_bytes_are_left() {
     assert_eq!(request.head_bytes, GOOD.len());
 }
 
+/// Found by fuzzing: the refusal of a broken line changed with what was behind the break.
+#[test]
+fn a_broken_request_line_is_refused_alike_however_much_of_it_is_there() {
+    for (line, refused) in [
+        ("GET /a b HTTP/1.1\r\n", Refusal::HeadInvalid),
+        ("GET /healthz HTTP HTTP/1.1\r\n", Refusal::HeadInvalid),
+        ("GET / HTTP/2.0\r\n", Refusal::HttpVersion),
+        ("GET / HTTP/1.2 HTTP/1.1\r\n", Refusal::HttpVersion),
+    ] {
+        let mut verdict = None;
+        for length in 0..=line.len() {
+            let early = parse(&line.as_bytes()[..length]).err();
+            assert!(verdict.is_none() || verdict == early, "{line} {length}");
+            verdict = early;
+        }
+        assert_eq!(verdict, Some(refused), "{line}");
+    }
+}
+
 #[test]
 fn what_is_in_a_request() {
     let head = GOOD.replace(

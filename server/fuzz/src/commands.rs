@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use uringcast_protocol::{
     command::{self, Command, CommandError, ErrorCode, Id},
+    json,
     limits::{ID_BYTES_MAX, ID_INTEGER_END, TOPIC_BYTES_MAX, TOPICS_PER_COMMAND_MAX},
     publish::Data,
     reply::{self, Hello, Published, Terms, TopicAck},
@@ -40,14 +41,20 @@ pub fn check(data: &[u8]) {
                 assert_eq!(error.id, value.get("id").and_then(id_of), "{value}");
             }
             answer(|out| reply::write_error(out, error.id.as_ref(), error.code, error.message));
-            refused_for_a_reason(error, value.as_ref());
+            // Fields that are not known are skipped, UTF-8 or not.
+            if std::str::from_utf8(data).is_ok_and(|text| !json::is_json(text.as_bytes())) {
+                assert_eq!((&error.id, error.code), (&None, ErrorCode::BadRequest));
+            }
+            if let Some(value) = &value {
+                refused_for_a_reason(error, value);
+            }
         }
     }
 }
 
 /// An object whose fields come once, with an id as it should be, never loses that id.
-fn refused_for_a_reason(error: &CommandError, value: Option<&Value>) {
-    let Some(Value::Object(fields)) = value else {
+fn refused_for_a_reason(error: &CommandError, value: &Value) {
+    let Value::Object(fields) = value else {
         return assert_eq!(error.code, ErrorCode::BadRequest);
     };
     let twice = error.message.contains("twice");

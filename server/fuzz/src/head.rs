@@ -16,8 +16,8 @@ use uringcast_protocol::{
 pub fn check(data: &[u8]) {
     let whole = parse(data);
     let verdict = format!("{whole:?}");
-    // At each place for a head of usual length, at the ends and here and there for a longer one.
-    let step = data.len() / 400 + 1;
+    // At about a hundred places, and each near the end.
+    let step = data.len() / 100 + 1;
     for cut in (0..data.len()).filter(|cut| cut % step == 0 || data.len() - cut < 8) {
         let early = parse(&data[..cut]);
         if !matches!(early, Ok(None)) {
@@ -28,7 +28,7 @@ pub fn check(data: &[u8]) {
         Ok(None) => assert!(data.len() < HEAD_BYTES_MAX),
         Err(refusal) => assert!((400..=505).contains(&refusal.status())),
         Ok(Some(request)) => {
-            let alone = parse(&data[..request.head_bytes]).expect("as before").expect("as before");
+            let alone = parse(&data[..request.head_bytes]);
             assert_eq!(format!("{alone:?}"), verdict);
             assert!(parse(&data[..request.head_bytes - 1]).is_ok_and(|early| early.is_none()));
             read(&request);
