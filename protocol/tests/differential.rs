@@ -62,6 +62,8 @@ fn compare(agreed: Agreed, input: &[u8], sizes: &[usize]) -> Result<(), TestCase
                 prop_assert_eq!(code, Err(wrong.close_code), "pieces of {:?}", sizes);
                 let not_minimal = outcome == Err(PeerError::LengthNotMinimal);
                 prop_assert_eq!(not_minimal, wrong.length_not_minimal);
+                let too_long = outcome == Err(PeerError::ControlTooLong);
+                prop_assert_eq!(too_long, wrong.control_extended);
             }
             End::Input | End::Closed => prop_assert_eq!(outcome, Ok(())),
         }

@@ -68,7 +68,7 @@ def session():
                         + b"\x04\x02hi" + KEY + fragment * 3 + b"\x07\x03\x08")
     yield "server_says", b"\0" + bytes([0x81]) + b"\x01\0\x01abcdefgh" + KEY + b"\x88"
     yield "too_big", b"\x03" + b"\x01\0\x20\x01abcdefgh" + KEY + b"\x08\x88"
-    yield "large", b"\x02" + b"\x01\xff\xff\x01abcdefgh" + KEY + b"\x07\xff\x08"
+    yield "large", b"\x02" + b"\x01\xff\xff\xf1abcdefgh" + KEY + b"\x07\xff\x08"
     yield "both_close", b"\0\x06\x01\x03\xe8\x03bye" + KEY + b"\x86\0\0" + KEY + b"\x08\x88"
     yield "noise", b"\0" + whole + b"\x09\x00\x40\x08\x88"
 

@@ -58,6 +58,8 @@ pub(crate) struct Wrong {
     pub(crate) frame_whole: bool,
     /// It is a length not in its shortest form, which some decoders take.
     pub(crate) length_not_minimal: bool,
+    /// It is an extended length in a control frame: too long, or not in its shortest form.
+    pub(crate) control_extended: bool,
 }
 
 /// Decodes all of `input`: what was said, and why that is all.
@@ -82,6 +84,7 @@ pub(crate) fn decode(input: &[u8], agreed: Agreed) -> (Vec<Said>, End) {
                     close_code: fault.close_code(),
                     frame_whole,
                     length_not_minimal: fault == Fault::LengthNotMinimal,
+                    control_extended: fault == Fault::ControlExtended,
                 };
                 return (said, End::Wrong(wrong));
             }
@@ -112,6 +115,7 @@ enum Stop {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Protocol,
+    ControlExtended,
     LengthNotMinimal,
     NotUtf8,
     TooBig,
@@ -121,7 +125,7 @@ impl Fault {
     /// RFC 6455 section 7.4.1.
     fn close_code(self) -> u16 {
         match self {
-            Self::Protocol | Self::LengthNotMinimal => 1002,
+            Self::Protocol | Self::ControlExtended | Self::LengthNotMinimal => 1002,
             Self::NotUtf8 => 1007,
             Self::TooBig => 1009,
         }
@@ -151,7 +155,10 @@ fn frame(input: &[u8], agreed: Agreed, unfinished: &mut Option<Unfinished>) -> R
     // MASK, the length, the key.
     let second = byte(1)?;
     let masked = second & 0x80 != 0;
-    if masked != agreed.masked || control && second & 0x7F > 125 {
+    if control && second & 0x7F > 125 {
+        return wrong(Fault::ControlExtended);
+    }
+    if masked != agreed.masked {
         return wrong(Fault::Protocol);
     }
     let length_bytes = length_bytes(second);

@@ -43,6 +43,8 @@ pub fn check(data: &[u8]) {
             assert_eq!(error.close_code().value(), wrong.close_code, "{error:?} {wrong:?}");
             let not_minimal = error == PeerError::LengthNotMinimal;
             assert_eq!(not_minimal, wrong.length_not_minimal, "{error:?} {wrong:?}");
+            let too_long = error == PeerError::ControlTooLong;
+            assert_eq!(too_long, wrong.control_extended, "{error:?} {wrong:?}");
         }
         (End::Input | End::Closed, Ok(())) => {}
         other => panic!("the ends differ: {other:?}"),
@@ -108,7 +110,9 @@ fn compare_with_tungstenite(agreed: Agreed, input: &[u8], said: &[Said], end: En
     let (theirs, their_end) = tungstenite(agreed, input);
     match end {
         // It reads on behind a length not in its shortest form, which RFC 6455 section 5.2 forbids.
-        End::Wrong(Wrong { length_not_minimal: true, .. }) => {
+        End::Wrong(
+            Wrong { length_not_minimal: true, .. } | Wrong { control_extended: true, .. },
+        ) => {
             assert_eq!(theirs.get(..said.len()), Some(said));
         }
         // It judges a frame when it has all of it.

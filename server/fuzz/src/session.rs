@@ -167,7 +167,10 @@ impl End {
         if self.saying.is_some() || !self.may_say() {
             return;
         }
-        let (length, whole) = (tape.number(), tape.byte() & 1 != 0);
+        let (length, flags) = (tape.number(), tape.byte());
+        // Large ones only where that is asked for: they take their time.
+        let (whole, large) = (flags & 1 != 0, flags & 0xF0 == 0xF0);
+        let length = if large { length } else { length % 2_000 };
         let seed = tape.take(8);
         let mut payload: Vec<u8> = seed.iter().copied().cycle().take(length).collect();
         if opcode == Opcode::Text {
