@@ -4,7 +4,8 @@
 //! other connections, what messages mean.
 
 use uringcast_protocol::client_handshake::write_request;
-use uringcast_protocol::client_handshake::{Ask, ResponseError, encode_key, parse_response};
+use uringcast_protocol::client_handshake::{Ask, ResponseError, encode_key, parse_answer};
+use uringcast_protocol::deflate::Offer;
 
 use crate::frames::Frames;
 use crate::plan::{Group, Role};
@@ -65,7 +66,13 @@ impl Client {
     }
 
     /// A new life begins: returns the upgrade request.
-    pub(crate) fn begin(&mut self, group: &Group, nonce: [u8; 16], now_ns: u64) -> Vec<u8> {
+    pub(crate) fn begin(
+        &mut self,
+        group: &Group,
+        nonce: [u8; 16],
+        deflate: bool,
+        now_ns: u64,
+    ) -> Vec<u8> {
         self.state = State::Handshaking { head: Vec::new() };
         self.receiving = false;
         self.sending = false;
@@ -76,7 +83,11 @@ impl Client {
         self.answered = false;
         let mut request = Vec::with_capacity(256);
         let key = encode_key(nonce);
-        let ask = Ask { path: &group.path, host: &group.host, key: &key, ..Ask::default() };
+        let offer = self.offer(deflate).map(|offer| offer.to_string());
+        let extensions = offer.as_deref().map(|offer| ("Sec-WebSocket-Extensions", offer));
+        let headers = extensions.as_slice();
+        let ask =
+            Ask { path: &group.path, host: &group.host, key: &key, headers, ..Ask::default() };
         write_request(&mut request, &ask);
         request
     }
@@ -90,15 +101,26 @@ impl Client {
         &mut self,
         bytes: &[u8],
         nonce: [u8; 16],
+        deflate: bool,
     ) -> Result<Option<Vec<u8>>, ResponseError> {
+        let offer = self.offer(deflate);
         let State::Handshaking { head } = &mut self.state else { return Ok(None) };
         head.extend_from_slice(bytes);
-        let Some(head_bytes) = parse_response(head, &encode_key(nonce), &[])? else {
+        let Some(answer) = parse_answer(head, &encode_key(nonce), &[], offer.as_ref())? else {
             return Ok(None);
         };
-        let rest = head[head_bytes..].to_vec();
+        let rest = head[answer.head_bytes..].to_vec();
+        if answer.deflate.is_some() {
+            self.frames.allow_deflate();
+        }
         self.state = State::Open;
         Ok(Some(rest))
+    }
+
+    /// What is offered, if `deflate` shall be. Compression is for what comes from the server, and
+    /// publishers send.
+    pub(crate) fn offer(&self, deflate: bool) -> Option<Offer> {
+        (deflate && !matches!(self.role, Role::Publisher(_))).then_some(OFFER)
     }
 
     /// A subscriber whose deliveries are checked.
@@ -116,6 +138,15 @@ impl Client {
         self.role == Role::Subscriber { churns: true }
     }
 }
+
+/// Both sides without context takeover: the server's, because one inflater serves all connections;
+/// ours, because nothing that is compressed is sent.
+const OFFER: Offer = Offer {
+    server_no_context_takeover: true,
+    client_no_context_takeover: true,
+    server_max_window_bits: None,
+    client_max_window_bits: None,
+};
 
 /// The handshake's nonce: different for each life of each connection, and not kept.
 pub(crate) fn nonce(seed: u64, number: u32, generation: u32) -> [u8; 16] {

@@ -77,6 +77,7 @@ impl Crew<'_> {
                 connects_per_s: self.flags.connect_rate.div_ceil(threads as u32),
                 sources: origin.clone(),
                 warmup_ns: self.timing.warmup.as_nanos() as u64,
+                deflate: self.flags.deflate,
                 seed: self.flags.seed,
             };
             number_first += count;
@@ -85,7 +86,8 @@ impl Crew<'_> {
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
         let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
         let clients = &self.clients;
-        Ok(Report::new(finished, &firsts, &streams, clients, self.timing))
+        let offered = self.flags.deflate;
+        Ok(Report::new(finished, &firsts, &streams, clients, self.timing, offered))
     }
 
     /// As many receiving threads as asked for, or as the rings' tables of files make necessary.

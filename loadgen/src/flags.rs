@@ -61,6 +61,10 @@ pub(crate) struct RunFlags {
     /// How long to wait without a delivery for what is still on its way at the end
     #[arg(long, default_value = "3s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) grace: Duration,
+    /// Offer permessage-deflate (RFC 7692) without context takeover on all connections but the
+    /// publishers', and inflate what comes compressed
+    #[arg(long)]
+    pub(crate) deflate: bool,
     /// No progress bars and no table: files and exit code only
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -257,6 +261,7 @@ Examples:
   loadgen fanout --subscribers 2000 --rate 3000 --cpus 1 --json run.json --hgrm run.hgrm
   loadgen replay spot/*.gz usdm/*.gz --subscribers 10000 --churn 1 --format json
   loadgen synth --symbols 20 --rate 500
+  loadgen replay spot/*.gz usdm/*.gz --subscribers 5000 --deflate
   loadgen connect --connections 15000 --hold 60s --pid $(pidof uringcast)
   loadgen fanout --url 'ws://127.0.0.1:9001/ws?topics=bench' --outstanding 4
 

@@ -8,11 +8,15 @@
 use thiserror::Error;
 use uringcast_protocol::{Header, Opcode, PeerError};
 
+use crate::inflate::InflateError;
+
 /// One thing that a server said.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
     /// Close, with its status if it had one.
     Close(Option<u16>),
+    /// A whole message whose payload is compressed.
+    Deflated(&'a [u8]),
     /// A whole message.
     Message { text: bool, payload: &'a [u8] },
     /// To be answered with the same payload.
@@ -30,6 +34,9 @@ pub(crate) enum FrameError {
     /// A continuation of nothing.
     #[error("a continuation of no message")]
     ContinuationUnexpected,
+    /// A compressed message that can't be inflated.
+    #[error(transparent)]
+    Inflate(#[from] InflateError),
     /// RFC 6455 section 5.1: a server must not mask.
     #[error("a masked frame from the server")]
     Masked,
@@ -39,6 +46,9 @@ pub(crate) enum FrameError {
     /// No extension was negotiated that would give RSV1 a meaning.
     #[error("RSV1 without an extension")]
     Reserved,
+    /// RFC 7692 section 6.1: RSV1 stands on the first frame of a message and nowhere else.
+    #[error("RSV1 on a frame that begins no message")]
+    ReservedMisplaced,
     /// Over [`MESSAGE_BYTES_MAX`].
     #[error("a message of more than {MESSAGE_BYTES_MAX} bytes")]
     TooBig,
@@ -51,15 +61,28 @@ pub(crate) struct Frames {
     partial: Vec<u8>,
     /// A fragmented message so far. Boxed: most connections never have one.
     fragments: Option<Box<Fragments>>,
+    /// permessage-deflate was agreed on: RSV1 says that a message is compressed.
+    deflate: bool,
 }
 
 #[derive(Debug, Default)]
 struct Fragments {
     text: bool,
+    deflated: bool,
     payload: Vec<u8>,
 }
 
 impl Frames {
+    /// From now on messages may be compressed.
+    pub(crate) fn allow_deflate(&mut self) {
+        self.deflate = true;
+    }
+
+    /// Whether they may be.
+    pub(crate) fn allows_deflate(&self) -> bool {
+        self.deflate
+    }
+
     /// Takes all of `input`; calls `visit` for whatever has become complete.
     ///
     /// # Errors
@@ -74,11 +97,12 @@ impl Frames {
             self.complete_partial(&mut input, &mut visit)?;
         }
         while let Some((header, header_bytes)) = Header::decode(input)? {
-            let frame_bytes = header_bytes + payload_bytes(&header)?;
+            let frame_bytes = header_bytes + self.payload_bytes(&header)?;
             let Some(frame) = input.get(header_bytes..frame_bytes) else {
                 break;
             };
-            if header.fin && self.fragments.is_none() && !header.opcode.is_control() {
+            let is_whole = header.fin && !header.rsv1 && !header.opcode.is_control();
+            if is_whole && self.fragments.is_none() {
                 let text = header.opcode == Opcode::Text;
                 if header.opcode == Opcode::Continuation {
                     return Err(FrameError::ContinuationUnexpected);
@@ -113,7 +137,7 @@ impl Frames {
             self.partial.push(*first);
             *input = rest;
         };
-        let frame_bytes = header_bytes + payload_bytes(&header)?;
+        let frame_bytes = header_bytes + self.payload_bytes(&header)?;
         let missing = frame_bytes - self.partial.len();
         let (taken, rest) = input.split_at(missing.min(input.len()));
         if self.partial.capacity() < frame_bytes {
@@ -153,7 +177,7 @@ impl Frames {
                 if header.fin
                     && let Some(whole) = self.fragments.take()
                 {
-                    visit(Frame::Message { text: whole.text, payload: &whole.payload });
+                    visit(message(whole.text, whole.deflated, &whole.payload));
                 }
             }
             (Opcode::Text | Opcode::Binary, Some(_)) => {
@@ -162,29 +186,47 @@ impl Frames {
             (Opcode::Text | Opcode::Binary, None) => {
                 let text = header.opcode == Opcode::Text;
                 if header.fin {
-                    visit(Frame::Message { text, payload: frame });
+                    visit(message(text, header.rsv1, frame));
                 } else {
-                    self.fragments = Some(Box::new(Fragments { text, payload: frame.to_vec() }));
+                    let (deflated, payload) = (header.rsv1, frame.to_vec());
+                    self.fragments = Some(Box::new(Fragments { text, deflated, payload }));
                 }
             }
         }
         Ok(())
     }
+
+    /// The payload's length, if the frame is one that a server may send.
+    #[inline]
+    fn payload_bytes(&self, header: &Header) -> Result<usize, FrameError> {
+        if header.mask.is_some() {
+            return Err(FrameError::Masked);
+        }
+        if header.rsv1 {
+            self.check_deflated(header)?;
+        }
+        match usize::try_from(header.payload_bytes) {
+            Ok(bytes) if bytes <= MESSAGE_BYTES_MAX => Ok(bytes),
+            _ => Err(FrameError::TooBig),
+        }
+    }
+
+    /// RSV1 is set: whether it may be.
+    fn check_deflated(&self, header: &Header) -> Result<(), FrameError> {
+        if !self.deflate {
+            return Err(FrameError::Reserved);
+        }
+        match header.opcode {
+            Opcode::Text | Opcode::Binary => Ok(()),
+            Opcode::Close | Opcode::Continuation | Opcode::Ping | Opcode::Pong => {
+                Err(FrameError::ReservedMisplaced)
+            }
+        }
+    }
 }
 
-/// The payload's length, if the frame is one that a server may send.
-#[inline]
-fn payload_bytes(header: &Header) -> Result<usize, FrameError> {
-    if header.mask.is_some() {
-        return Err(FrameError::Masked);
-    }
-    if header.rsv1 {
-        return Err(FrameError::Reserved);
-    }
-    match usize::try_from(header.payload_bytes) {
-        Ok(bytes) if bytes <= MESSAGE_BYTES_MAX => Ok(bytes),
-        _ => Err(FrameError::TooBig),
-    }
+fn message(text: bool, deflated: bool, payload: &[u8]) -> Frame<'_> {
+    if deflated { Frame::Deflated(payload) } else { Frame::Message { text, payload } }
 }
 
 /// The longest message taken from a server, bytes.
@@ -233,16 +275,71 @@ mod tests {
         }
     }
 
+    /// A frame with RSV1.
+    fn compressed(out: &mut Vec<u8>, opcode: Opcode, fin: bool, payload: &[u8]) {
+        let start = out.len();
+        write_frame(out, opcode, fin, payload, None);
+        out[start] |= 0x40;
+    }
+
+    #[test]
+    fn compressed_messages_are_told_apart_at_every_split() {
+        let mut bytes = Vec::new();
+        compressed(&mut bytes, Opcode::Text, true, &[1; 20]);
+        write_message(&mut bytes, Opcode::Text, b"plain", None);
+        compressed(&mut bytes, Opcode::Binary, false, &[2; 130]);
+        write_ping(&mut bytes, b"", None);
+        write_frame(&mut bytes, Opcode::Continuation, true, &[3; 2], None);
+        write_frame(&mut bytes, Opcode::Text, false, b"pl", None);
+        write_frame(&mut bytes, Opcode::Continuation, true, b"ain", None);
+        for cut in 0..=bytes.len() {
+            let (mut frames, mut got) = (Frames::default(), Vec::new());
+            frames.allow_deflate();
+            collect(&mut frames, &bytes[..cut], &mut got);
+            collect(&mut frames, &bytes[cut..], &mut got);
+            let whole = [&[2; 130][..], &[3; 2]].concat();
+            let plain = Frame::Message { text: true, payload: b"plain" };
+            let expected = [
+                Frame::Deflated(&[1; 20]),
+                plain,
+                Frame::Ping(b""),
+                Frame::Deflated(&whole),
+                Frame::Message { text: true, payload: b"plain" },
+            ];
+            assert_eq!(got, expected.map(|frame| format!("{frame:?}")), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn rsv1_stands_on_the_first_frame_of_a_message_only() {
+        let refused = |bytes: &[u8]| {
+            let mut frames = Frames::default();
+            frames.allow_deflate();
+            frames.feed(bytes, |_| ()).expect_err("refused")
+        };
+        for bytes in [&[0x01, 0x00, 0xC0, 0x00][..], &[0xC8, 0x00], &[0xC9, 0x00], &[0xCA, 0x00]] {
+            assert!(matches!(refused(bytes), FrameError::ReservedMisplaced), "{bytes:02x?}");
+        }
+        // The next life of a connection begins without.
+        let mut frames = Frames::default();
+        frames.allow_deflate();
+        frames.clear();
+        let error = frames.feed(&[0xC1, 0x00], |_| ()).expect_err("refused");
+        assert!(matches!(error, FrameError::Reserved));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_give_the_same_however_they_are_cut(
             bytes in proptest::collection::vec(prop_oneof![
-                Just(0x81u8), Just(0x82), Just(0x01), Just(0x80), Just(0x00), Just(0x89), 0u8..20, any::<u8>(),
+                Just(0x81u8), Just(0x82), Just(0xC1), Just(0x01), Just(0x80), Just(0x00), Just(0x89), 0u8..20, any::<u8>(),
             ], 0..200),
             cut: proptest::sample::Index,
+            deflate: bool,
         ) {
             let feed = |parts: &[&[u8]]| {
-                let (mut frames, mut got, mut error) = (Frames::default(), Vec::new(), None);
+                let (mut got, mut error) = (Vec::new(), None);
+                let mut frames = Frames { deflate, ..Frames::default() };
                 for part in parts {
                     if error.is_none() {
                         let fed = frames.feed(part, |frame| got.push(format!("{frame:?}")));

@@ -2,8 +2,9 @@
 //!
 //! Knows: the order of things. Must not know: details; see each module's first lines. What is
 //! planned ([`plan`]), sent ([`source`], [`stamp`]), received ([`worker`], [`client`],
-//! [`frames`]), checked ([`judge`], [`verify`]), measured ([`record`], [`spread`]) and told
-//! ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`] clocks.
+//! [`frames`], [`inflate`]), checked ([`judge`], [`verify`]), measured ([`record`], [`spread`]) and
+//! told ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`]
+//! clocks.
 
 mod agenda;
 mod audience;
@@ -16,6 +17,7 @@ mod failure;
 mod fanout;
 mod flags;
 mod frames;
+mod inflate;
 mod judge;
 mod machine;
 mod plan;

@@ -73,6 +73,8 @@ pub(crate) struct WorkerPlan {
     pub(crate) sources: Sources,
     /// Cut from the beginning, ns.
     pub(crate) warmup_ns: u64,
+    /// Connections that do not publish offer permessage-deflate.
+    pub(crate) deflate: bool,
     /// For masks, churn and handshake keys.
     pub(crate) seed: u64,
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows: figures and what makes a run clean. Must not know: how they were measured.
 
+mod deflate;
 mod hgrm;
 mod table;
 
@@ -11,6 +12,7 @@ use std::io::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+pub(crate) use self::deflate::Deflate;
 use crate::failure::Failure;
 use crate::flags::RunFlags;
 use crate::judge::Counts;
@@ -39,6 +41,8 @@ pub(crate) struct Report {
     /// What the publishers sent.
     pub(crate) published: Tally,
     pub(crate) deliveries: Deliveries,
+    /// With --deflate.
+    pub(crate) deflate: Option<Deflate>,
     pub(crate) faults: Faults,
     /// Who missed what: numbers of connections as in `connections`, of streams as in `streams`.
     pub(crate) missed: Vec<Missed>,
@@ -145,6 +149,7 @@ impl Report {
         streams: &Streams,
         clients: &[ClientPlan],
         timing: Timing,
+        offers_deflate: bool,
     ) -> Self {
         let mut merged = Merged::default();
         for (outcome, first) in finished.outcomes.into_iter().zip(firsts) {
@@ -178,6 +183,7 @@ impl Report {
             connections,
             published: merged.tally,
             deliveries,
+            deflate: offers_deflate.then_some(merged.deflate),
             faults: merged.faults,
             missed: merged.missed,
             missed_unlisted: merged.missed_unlisted,
@@ -225,6 +231,13 @@ impl Report {
         }
         self.clean = wrong.is_empty();
         self.notes = wrong;
+        if let Some(deflate) = self.deflate.filter(|deflate| deflate.agreed < deflate.offered) {
+            let plain = deflate.offered - deflate.agreed;
+            self.notes.push(format!(
+                "{plain} of {} connections are plain: the server did not agree to permessage-deflate",
+                deflate.offered
+            ));
+        }
         if self.published.late > 0 {
             self.notes.push(format!(
                 "{} of {} publications went out over 1 ms late, at most {:.1} ms",
@@ -253,6 +266,7 @@ struct Merged {
     handshake: Histogram<u64>,
     tally: Tally,
     deliveries: Deliveries,
+    deflate: Deflate,
     faults: Faults,
     missed: Vec<Missed>,
     missed_unlisted: u64,
@@ -271,6 +285,7 @@ impl Default for Merged {
             handshake: histogram(),
             tally: Tally::default(),
             deliveries: Deliveries::default(),
+            deflate: Deflate::default(),
             faults: Faults::default(),
             missed: Vec::new(),
             missed_unlisted: 0,
@@ -295,6 +310,7 @@ impl Merged {
         self.tally.merge(&outcome.tally);
         self.deliveries.counts.merge(&judge.counts);
         self.deliveries.wire_bytes += outcome.wire_bytes;
+        self.deflate.add(&outcome.deflate);
         self.deliveries.window_messages += outcome.window_messages;
         self.deliveries.buffers_exhausted += outcome.buffers_exhausted;
         self.faults.merge(&judge.ledger.faults);

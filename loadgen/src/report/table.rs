@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::Report;
+use super::{Deflate, Report};
 use crate::verify::Faults;
 
 /// The whole report. Writing to a string can't fail, hence the many `let _`.
@@ -109,6 +109,28 @@ fn traffic(out: &mut String, report: &Report) {
     if connections.churning > 0 {
         let _ = writeln!(out, "churn         {} lives begun while running", connections.lives);
     }
+    if let Some(deflate) = &report.deflate {
+        compression(out, deflate);
+    }
+}
+
+fn compression(out: &mut String, deflate: &Deflate) {
+    let counts = &deflate.counts;
+    let _ = write!(
+        out,
+        "deflate       agreed on {} of {} times; {} messages came compressed",
+        deflate.agreed, deflate.offered, counts.messages
+    );
+    let _ = match deflate.ratio() {
+        Some(ratio) => writeln!(
+            out,
+            ", {} for {} ({:.0} %)",
+            bytes(counts.compressed_bytes),
+            bytes(counts.inflated_bytes),
+            ratio * 100.0
+        ),
+        None => writeln!(out),
+    };
 }
 
 fn offenders(out: &mut String, report: &Report) {

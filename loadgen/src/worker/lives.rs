@@ -4,6 +4,7 @@
 
 use rand::RngExt as _;
 use uringcast_protocol::CloseCode;
+use uringcast_protocol::client_handshake::ResponseError;
 use uringcast_protocol::writer::{write_close, write_pong};
 
 use super::outcome::count;
@@ -13,6 +14,7 @@ use crate::client::{Client, State, nonce};
 use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND};
 use crate::driver::{Chunk, SocketId, open};
 use crate::frames::{Frame, FrameError};
+use crate::inflate::Inflater;
 use crate::judge::Judge;
 use crate::plan::Role;
 use crate::shared::Phase;
@@ -57,7 +59,8 @@ impl Worker {
                 return Ok(());
             }
         };
-        let request = client.begin(group, nonce(self.plan.seed, number, client.generation), now);
+        let nonce = nonce(self.plan.seed, number, client.generation);
+        let request = client.begin(group, nonce, self.plan.deflate, now);
         self.ring.install(index, fd)?;
         client.sending = true;
         client.receiving = true;
@@ -159,17 +162,23 @@ impl Worker {
         let bytes = self.ring.bytes(chunk);
         self.outcome.wire_bytes += bytes.len() as u64;
         if !matches!(client.state, State::Handshaking { .. }) {
-            let fed = feed(client, &mut self.outcome.judge, socket.slot, bytes, now);
+            let (judge, inflater) = (&mut self.outcome.judge, &mut self.inflater);
+            let fed = feed(client, judge, inflater, socket.slot, bytes, now);
             return self.fed(socket, fed);
         }
         let number = self.plan.number_first + socket.slot;
-        match client.answer(bytes, nonce(self.plan.seed, number, socket.generation)) {
+        let nonce = nonce(self.plan.seed, number, socket.generation);
+        match client.answer(bytes, nonce, self.plan.deflate) {
             Ok(None) => self.rearm(socket),
             Ok(Some(early)) => {
                 self.opened(socket, now);
                 let client = &mut self.clients[socket.slot as usize];
-                let fed = feed(client, &mut self.outcome.judge, socket.slot, &early, now);
+                let (judge, inflater) = (&mut self.outcome.judge, &mut self.inflater);
+                let fed = feed(client, judge, inflater, socket.slot, &early, now);
                 self.fed(socket, fed)
+            }
+            Err(ResponseError::ExtensionNotOffered) if self.plan.deflate => {
+                self.end(socket, "the answer's extension is not as offered (see --deflate)")
             }
             Err(error) => self.end(socket, &error.to_string()),
         }
@@ -181,6 +190,8 @@ impl Worker {
         self.open += 1;
         let client = &self.clients[socket.slot as usize];
         self.outcome.handshake.saturating_record(now - client.begun_ns);
+        self.outcome.deflate.offered += u64::from(client.offer(self.plan.deflate).is_some());
+        self.outcome.deflate.agreed += u64::from(client.frames.allows_deflate());
         if client.is_steady() && self.phase == Phase::Connecting {
             self.outcome.judge.ledger.expect_all(socket.slot);
         } else {
@@ -347,11 +358,13 @@ impl Worker {
 fn feed(
     client: &mut Client,
     judge: &mut Judge,
+    inflater: &mut Inflater,
     connection: u32,
     bytes: &[u8],
     now: u64,
 ) -> Result<Vec<u8>, FrameError> {
     let mut answer = Vec::new();
+    let mut wrong = None;
     let (counted, checked) = (client.is_steady(), client.is_checked());
     let close_code = &mut client.close_code;
     client.frames.feed(bytes, |frame| match frame {
@@ -359,6 +372,11 @@ fn feed(
             judge.message(connection, payload, counted, now);
         }
         Frame::Message { payload, .. } => judge.aside(payload),
+        Frame::Deflated(compressed) => match inflater.inflate(compressed) {
+            Ok(payload) if checked => judge.message(connection, payload, counted, now),
+            Ok(payload) => judge.aside(payload),
+            Err(error) => wrong = Some(error),
+        },
         Frame::Ping(payload) => write_pong(&mut answer, payload, Some(PONG_MASK)),
         Frame::Pong => {}
         Frame::Close(code) => {
@@ -366,7 +384,7 @@ fn feed(
             close_code.get_or_insert(code.unwrap_or(CloseCode::NO_STATUS.value()));
         }
     })?;
-    Ok(answer)
+    wrong.map_or(Ok(answer), |error| Err(error.into()))
 }
 
 /// A stalled connection's receive buffer, bytes: it fills soon.

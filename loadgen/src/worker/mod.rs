@@ -19,6 +19,7 @@ use crate::agenda::Agenda;
 use crate::client::{Client, State};
 use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
 use crate::driver::{Completion, Ring, RingError, SocketId};
+use crate::inflate::Inflater;
 use crate::judge::Judge;
 use crate::plan::{Role, WorkerPlan};
 use crate::shared::{Phase, Progress, Shared};
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     sources: Vec<Box<dyn Source>>,
     /// By source: its connection.
     publishers: Vec<u32>,
+    inflater: Inflater,
     agenda: Agenda,
     random: Pcg32,
     phase: Phase,
@@ -95,6 +97,7 @@ impl Worker {
             clients,
             sources,
             publishers,
+            inflater: Inflater::new(),
             agenda: Agenda::default(),
             phase: Phase::Connecting,
             connect_next: 0,
@@ -307,6 +310,7 @@ impl Worker {
         self.show_progress();
         self.outcome.usage = Usage { publishes: !self.sources.is_empty(), ..self.usage.usage() };
         self.outcome.window_messages = self.usage.messages();
+        self.outcome.deflate.counts = self.inflater.counts;
         self.outcome
     }
 }

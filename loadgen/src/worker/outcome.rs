@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::judge::Judge;
 use crate::record::histogram;
+use crate::report::Deflate;
 use crate::source::Tally;
 use crate::usage::Usage;
 
@@ -25,6 +26,8 @@ pub(crate) struct Outcome {
     pub(crate) handshake: Histogram<u64>,
     /// Bytes received, frames and all.
     pub(crate) wire_bytes: u64,
+    /// Who agreed to compression, and what came compressed.
+    pub(crate) deflate: Deflate,
     /// Lives begun by connections that churn.
     pub(crate) lives: u64,
     /// The receive buffers ran out so often.
@@ -44,6 +47,7 @@ impl Outcome {
             closes: BTreeMap::new(),
             handshake: histogram(),
             wire_bytes: 0,
+            deflate: Deflate::default(),
             lives: 0,
             buffers_exhausted: 0,
             usage: Usage::default(),
