@@ -8,10 +8,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use flate2::{Compress, Compression, FlushCompress};
+use uringcast_protocol::deflate::{Policy, agree};
 use uringcast_protocol::handshake::{Request, Switching, parse, write_switching};
+use uringcast_protocol::limits::HEADER_BYTES_MAX;
 use uringcast_protocol::topic_name::Pattern;
 use uringcast_protocol::writer::{write_close, write_message};
-use uringcast_protocol::{CloseCode, Event, MessageKind, Opcode, Role, Session};
+use uringcast_protocol::{CloseCode, Event, Header, MessageKind, Opcode, Role, Session};
 
 /// What the server does wrong. Every `n`-th means the n-th, 2n-th, … delivery of each connection;
 /// 0 is never.
@@ -33,6 +36,15 @@ pub(crate) struct Faults {
     pub(crate) close_after: u64,
     /// Messages of value topics (`bookTicker`) are delivered only every n-th time.
     pub(crate) conflate: u64,
+    /// permessage-deflate is agreed on with whoever offers it (which is no fault): every second
+    /// message is compressed, and every fourth in two frames.
+    pub(crate) deflate: bool,
+    /// The answer leaves out what the client made a condition of it.
+    pub(crate) takes_over: bool,
+    /// Compressed messages come without their last byte.
+    pub(crate) cut_every: u64,
+    /// Plain frames have RSV1 set.
+    pub(crate) mark_every: u64,
 }
 
 /// A running server; its threads end with the test's process.
@@ -44,7 +56,7 @@ pub(crate) struct Server {
 }
 
 enum Word {
-    Join { stream: TcpStream, patterns: Vec<Pattern>, json: bool },
+    Join { stream: TcpStream, patterns: Vec<Pattern>, json: bool, deflate: bool },
     Publish { topic: String, text: bool, payload: Vec<u8> },
 }
 
@@ -52,6 +64,8 @@ struct Subscriber {
     stream: TcpStream,
     patterns: Vec<Pattern>,
     json: bool,
+    /// Has agreed to permessage-deflate.
+    deflate: bool,
     deliveries: u64,
     held: Vec<u8>,
 }
@@ -61,14 +75,14 @@ impl Server {
     pub(crate) fn start(faults: Faults) -> Self {
         // Bounded to one word: a stalled hub stalls the publishers.
         let (hub, words) = sync_channel(1);
-        let data = listen(hub.clone());
-        let publish = listen(hub);
+        let data = listen(hub.clone(), faults);
+        let publish = listen(hub, faults);
         std::thread::spawn(move || run_hub(&words, faults));
         Self { data, publish }
     }
 }
 
-fn listen(hub: SyncSender<Word>) -> SocketAddr {
+fn listen(hub: SyncSender<Word>, faults: Faults) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
@@ -76,34 +90,34 @@ fn listen(hub: SyncSender<Word>) -> SocketAddr {
             let hub = hub.clone();
             std::thread::Builder::new()
                 .stack_size(256 * 1024)
-                .spawn(move || serve(stream, &hub))
+                .spawn(move || serve(stream, &hub, faults))
                 .expect("a thread");
         }
     });
     address
 }
 
-fn serve(mut stream: TcpStream, hub: &SyncSender<Word>) {
+fn serve(mut stream: TcpStream, hub: &SyncSender<Word>, faults: Faults) {
     stream.set_nodelay(true).expect("a socket");
     let mut head = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
-    let (path, query, rest) = loop {
+    let (path, query, agreed, rest) = loop {
         let Ok(bytes @ 1..) = stream.read(&mut buffer) else { return };
         head.extend_from_slice(&buffer[..bytes]);
         if let Some(request) = parse(&head).expect("a legal request") {
             let mut answer = Vec::new();
-            let (path, query) = upgrade(&request, &mut answer);
+            let (path, query, agreed) = upgrade(&request, faults, &mut answer);
             stream.write_all(&answer).expect("room for a head");
-            break (path, query, head[request.head_bytes..].to_vec());
+            break (path, query, agreed, head[request.head_bytes..].to_vec());
         }
     };
     let mut publishes_to = None;
     if let Some(pattern) = path.strip_prefix("/raw/") {
         let patterns = vec![Pattern::parse(pattern).expect("a pattern")];
-        join(hub, &stream, patterns, false);
+        join(hub, &stream, patterns, false, agreed);
     } else if path == "/ws" {
         let patterns = query.split(',').map(|text| Pattern::parse(text).expect("a pattern"));
-        join(hub, &stream, patterns.collect(), true);
+        join(hub, &stream, patterns.collect(), true, agreed);
     } else if let Some(topic) = path.strip_prefix("/publish/") {
         publishes_to = Some(topic.to_owned());
     }
@@ -135,16 +149,30 @@ fn serve(mut stream: TcpStream, hub: &SyncSender<Word>) {
     }
 }
 
-fn upgrade(request: &Request<'_>, answer: &mut Vec<u8>) -> (String, String) {
+/// Path, topics, and whether deflate is agreed on.
+fn upgrade(request: &Request<'_>, faults: Faults, answer: &mut Vec<u8>) -> (String, String, bool) {
     let upgrade = request.upgrade().expect("an upgrade");
-    write_switching(answer, &Switching::new(upgrade.key));
+    let agreement = agree(upgrade.extensions, &Policy::default()).filter(|_| faults.deflate);
+    let extensions = agreement.map(|agreement| match faults.takes_over {
+        true => "permessage-deflate".to_owned(),
+        false => agreement.to_string(),
+    });
+    let extensions = extensions.as_deref();
+    write_switching(answer, &Switching { extensions, ..Switching::new(upgrade.key) });
     let topics = request.query().find(|(key, _)| key.as_ref() == "topics");
-    (request.path.to_string(), topics.map(|(_, value)| value.into_owned()).unwrap_or_default())
+    let topics = topics.map(|(_, value)| value.into_owned()).unwrap_or_default();
+    (request.path.to_string(), topics, extensions.is_some())
 }
 
-fn join(hub: &SyncSender<Word>, stream: &TcpStream, patterns: Vec<Pattern>, json: bool) {
+fn join(
+    hub: &SyncSender<Word>,
+    stream: &TcpStream,
+    patterns: Vec<Pattern>,
+    json: bool,
+    deflate: bool,
+) {
     let stream = stream.try_clone().expect("a descriptor");
-    hub.send(Word::Join { stream, patterns, json }).expect("the hub lives");
+    hub.send(Word::Join { stream, patterns, json, deflate }).expect("the hub lives");
 }
 
 /// A message of a publisher: one topic's payload, or lines of many.
@@ -174,11 +202,12 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
     let mut seqs = std::collections::HashMap::<String, u64>::new();
     while let Ok(word) = words.recv() {
         match word {
-            Word::Join { stream, patterns, json } => {
+            Word::Join { stream, patterns, json, deflate } => {
                 subscribers.push(Subscriber {
                     stream,
                     patterns,
                     json,
+                    deflate,
                     deliveries: 0,
                     held: Vec::new(),
                 });
@@ -220,14 +249,18 @@ impl Subscriber {
         self.deliveries += 1;
         let nth = |every| is_nth(self.deliveries, every);
         let payload = if nth(faults.damage_every) { &payload[1..] } else { payload };
-        let mut frame = Vec::new();
-        let opcode = if text { Opcode::Text } else { Opcode::Binary };
-        if self.json {
+        let opcode = if text || self.json { Opcode::Text } else { Opcode::Binary };
+        let wrapped;
+        let message = if self.json {
             let head = format!(r#"{{"topic":"{topic}","seq":{seq},"ts":1,"data":"#);
-            let whole = [head.as_bytes(), payload, b"}"].concat();
-            write_message(&mut frame, Opcode::Text, &whole, None);
+            wrapped = [head.as_bytes(), payload, b"}"].concat();
+            &wrapped
         } else {
-            write_message(&mut frame, opcode, payload, None);
+            payload
+        };
+        let mut frame = self.frames(opcode, message, nth(faults.cut_every));
+        if nth(faults.mark_every) {
+            frame[0] |= 0x40;
         }
         if nth(faults.lose_every) {
             return true;
@@ -245,6 +278,43 @@ impl Subscriber {
         }
         self.stream.write_all(&frame).is_ok() && self.deliveries != faults.close_after
     }
+
+    /// One message: plain, compressed, or compressed in two frames.
+    fn frames(&self, opcode: Opcode, message: &[u8], cut: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        if !self.deflate || self.deliveries % 2 == 1 {
+            write_message(&mut out, opcode, message, None);
+            return out;
+        }
+        let mut compressed = compress(message);
+        if cut {
+            compressed.pop();
+        }
+        if self.deliveries.is_multiple_of(4) {
+            let (first, second) = compressed.split_at(compressed.len() / 2);
+            write_frame(&mut out, opcode, false, true, first);
+            write_frame(&mut out, Opcode::Continuation, true, false, second);
+        } else {
+            write_frame(&mut out, opcode, true, true, &compressed);
+        }
+        out
+    }
+}
+
+fn compress(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() * 2 + 64);
+    let mut compress = Compress::new(Compression::fast(), false);
+    compress.compress_vec(message, &mut out, FlushCompress::Sync).expect("room");
+    out.truncate(out.len() - 4);
+    out
+}
+
+fn write_frame(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload: &[u8]) {
+    let header = Header { fin, rsv1, opcode, mask: None, payload_bytes: payload.len() as u64 };
+    let mut bytes = [0; HEADER_BYTES_MAX];
+    let length = header.encode(&mut bytes);
+    out.extend_from_slice(&bytes[..length]);
+    out.extend_from_slice(payload);
 }
 
 fn is_nth(count: u64, every: u64) -> bool {
