@@ -58,6 +58,7 @@ class Browser:
         wanted["goog:loggingPrefs"] = {"browser": "ALL"}
         made = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self.session = f"/session/{made['sessionId']}"
+        self.version = made["capabilities"]["browserVersion"]
 
     def ask(self, method, path, body=None):
         data = None if method == "GET" else json.dumps(body or {}).encode()

@@ -1,12 +1,11 @@
 """The load generator against the server: what it counts is what the server counts."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
-from server import ROOT, run_binary, wait_for
+import recorded
+from server import run_binary, wait_for
 
 
 def load(server, command, *flags, tmp_path, expect=0):
@@ -82,38 +81,11 @@ def test_synthetic_market(start, tmp_path, form):
     assert report["clean"] is True and report["deliveries"]["messages"] > 20_000
 
 
-def recorded():
-    """The files of recorded market data, where there are any."""
-    places = [os.environ.get("URINGCAST_DATA"), ROOT.parent / "shared/data/1-binance-2024-08-08"]
-    for place in filter(None, places):
-        found = sorted(Path(place).glob("*/*.gz"))
-        if found:
-            return [str(each) for each in found]
-    return None
-
-
 @pytest.mark.parametrize("form", ["raw", "json"])
 def test_replay(start, tmp_path, form):
     """Recorded market data, or lines of our own where there is none: every event once and in
     order, payloads byte for byte."""
-    files = recorded()
-    if files is None:
-        lines = tmp_path / "own.ndjson"
-        kinds = ["trade", "bookTicker", "depth"]
-        lines.write_text(
-            "".join(
-                json.dumps(
-                    {
-                        "topic": f"{('spot', 'usdm')[n % 2]}.BTCUSDT.{kinds[n % 3]}",
-                        "data": {"n": n, "p": f"{n / 7:.2f}"},
-                        "ts": 1723161253937085 + n * 2_000,
-                    }
-                )
-                + "\n"
-                for n in range(3_000)
-            )
-        )
-        files = [str(lines)]
+    files = recorded.files() or [recorded.made_up(tmp_path / "own.ndjson", 3_000)]
     server = start("--topic", "*.*.bookTicker:kind=value", reactors=2)
     report, _ = load(
         server,
