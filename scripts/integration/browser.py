@@ -4,9 +4,11 @@ Knows: WebDriver's HTTP. Must not know: the page.
 """
 
 import base64
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import urllib.request
@@ -90,6 +92,15 @@ class Browser:
             for line in log
             if line["level"] == "SEVERE" and "favicon" not in line["message"]
         ]
+
+    @contextlib.contextmanager
+    def asleep(self):
+        """Stopped with all its processes, as on a laptop that is shut."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
 
     def close(self):
         try:
