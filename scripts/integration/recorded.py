@@ -27,11 +27,13 @@ def files():
 
 
 def made_up(path, count):
-    """Writes so many lines of our own."""
+    """Writes so many lines of our own, of lengths as real ones have them."""
     with path.open("w") as out:
         for n in range(count):
             topic = f"{('spot', 'usdm')[n % 2]}.BTCUSDT.{KINDS[n % 3]}"
-            data = {"n": n, "p": f"{n / 7:.2f}"}
+            price = f"{61_837 + n % 91 / 7:.2f}000000"
+            levels = [[price, f"{m}.37000000"] for m in range(2 + n % 40)]
+            data = {"e": KINDS[n % 3], "s": "BTCUSDT", "u": 50093239189 + n, "b": levels}
             line = {"topic": topic, "data": data, "ts": 1723161253937085 + n * 2_000}
             out.write(json.dumps(line) + "\n")
     return str(path)
