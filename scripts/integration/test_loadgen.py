@@ -99,6 +99,29 @@ def test_replay(start, tmp_path, form):
     assert report["deliveries"]["messages"] > 5_000
 
 
+@pytest.mark.parametrize("path", ["/raw/bench", "/ws?topics=bench"])
+def test_compressed_deliveries_are_checked_like_any(start, tmp_path, path):
+    server = start(reactors=2)
+    report, out = load(
+        server,
+        "fanout",
+        *("--url", server.ws(path), "--publish-url", server.publish_ws("/publish/bench")),
+        *("--subscribers", "200", "--rate", "100", "--churn", "5", "--size", "2000"),
+        *("--duration", "2s", "--warmup", "500ms", "--deflate"),
+        tmp_path=tmp_path,
+    )
+    assert report["clean"] is True and report["missed"] == []
+    deflate = report["deflate"]
+    assert deflate["agreed"] == deflate["offered"] >= 200
+    # A reactor with too much to do leaves some plain.
+    assert 0 < deflate["messages"] <= report["deliveries"]["messages"]
+    assert deflate["compressed_bytes"] < deflate["inflated_bytes"] / 2
+    assert "deflate       agreed on" in out
+    metrics = server.metrics()
+    assert metrics.sum("deflate_broadcast_publications_total") <= report["published"]["published"]
+    wait_for(lambda: server.metrics().sum("connections") == 0, "all to be gone")
+
+
 def test_idle_connections(start, tmp_path):
     server = start(reactors=2)
     report, _ = load(
