@@ -83,7 +83,8 @@ impl Frames {
         self.deflate
     }
 
-    /// Takes all of `input`; calls `visit` for whatever has become complete.
+    /// Takes all of `input`; calls `visit` for whatever has become complete, until that has an error
+    /// of its own.
     ///
     /// # Errors
     /// [`FrameError`]; the connection is of no use after it.
@@ -91,7 +92,7 @@ impl Frames {
     pub(crate) fn feed(
         &mut self,
         mut input: &[u8],
-        mut visit: impl FnMut(Frame<'_>),
+        mut visit: impl FnMut(Frame<'_>) -> Result<(), FrameError>,
     ) -> Result<(), FrameError> {
         if !self.partial.is_empty() {
             self.complete_partial(&mut input, &mut visit)?;
@@ -107,7 +108,7 @@ impl Frames {
                 if header.opcode == Opcode::Continuation {
                     return Err(FrameError::ContinuationUnexpected);
                 }
-                visit(Frame::Message { text, payload: frame });
+                visit(Frame::Message { text, payload: frame })?;
             } else {
                 self.unusual(&header, frame, &mut visit)?;
             }
@@ -125,7 +126,7 @@ impl Frames {
     fn complete_partial(
         &mut self,
         input: &mut &[u8],
-        visit: &mut impl FnMut(Frame<'_>),
+        visit: &mut impl FnMut(Frame<'_>) -> Result<(), FrameError>,
     ) -> Result<(), FrameError> {
         let (header, header_bytes) = loop {
             if let Some(found) = Header::decode(&self.partial)? {
@@ -160,14 +161,14 @@ impl Frames {
         &mut self,
         header: &Header,
         frame: &[u8],
-        visit: &mut impl FnMut(Frame<'_>),
+        visit: &mut impl FnMut(Frame<'_>) -> Result<(), FrameError>,
     ) -> Result<(), FrameError> {
         match (header.opcode, &mut self.fragments) {
             (Opcode::Close, _) => {
-                visit(Frame::Close(frame.first_chunk().copied().map(u16::from_be_bytes)));
+                visit(Frame::Close(frame.first_chunk().copied().map(u16::from_be_bytes)))?;
             }
-            (Opcode::Ping, _) => visit(Frame::Ping(frame)),
-            (Opcode::Pong, _) => visit(Frame::Pong),
+            (Opcode::Ping, _) => visit(Frame::Ping(frame))?,
+            (Opcode::Pong, _) => visit(Frame::Pong)?,
             (Opcode::Continuation, None) => return Err(FrameError::ContinuationUnexpected),
             (Opcode::Continuation, Some(fragments)) => {
                 if fragments.payload.len() + frame.len() > MESSAGE_BYTES_MAX {
@@ -177,7 +178,7 @@ impl Frames {
                 if header.fin
                     && let Some(whole) = self.fragments.take()
                 {
-                    visit(message(whole.text, whole.deflated, &whole.payload));
+                    visit(message(whole.text, whole.deflated, &whole.payload))?;
                 }
             }
             (Opcode::Text | Opcode::Binary, Some(_)) => {
@@ -186,7 +187,7 @@ impl Frames {
             (Opcode::Text | Opcode::Binary, None) => {
                 let text = header.opcode == Opcode::Text;
                 if header.fin {
-                    visit(message(text, header.rsv1, frame));
+                    visit(message(text, header.rsv1, frame))?;
                 } else {
                     let (deflated, payload) = (header.rsv1, frame.to_vec());
                     self.fragments = Some(Box::new(Fragments { text, deflated, payload }));
@@ -243,7 +244,11 @@ mod tests {
     use super::*;
 
     fn collect(frames: &mut Frames, input: &[u8], into: &mut Vec<String>) {
-        frames.feed(input, |frame| into.push(format!("{frame:?}"))).expect("legal frames");
+        let fed = frames.feed(input, |frame| {
+            into.push(format!("{frame:?}"));
+            Ok(())
+        });
+        fed.expect("legal frames");
     }
 
     #[test]
@@ -315,7 +320,7 @@ mod tests {
         let refused = |bytes: &[u8]| {
             let mut frames = Frames::default();
             frames.allow_deflate();
-            frames.feed(bytes, |_| ()).expect_err("refused")
+            frames.feed(bytes, |_| Ok(())).expect_err("refused")
         };
         for bytes in [&[0x01, 0x00, 0xC0, 0x00][..], &[0xC8, 0x00], &[0xC9, 0x00], &[0xCA, 0x00]] {
             assert!(matches!(refused(bytes), FrameError::ReservedMisplaced), "{bytes:02x?}");
@@ -324,7 +329,7 @@ mod tests {
         let mut frames = Frames::default();
         frames.allow_deflate();
         frames.clear();
-        let error = frames.feed(&[0xC1, 0x00], |_| ()).expect_err("refused");
+        let error = frames.feed(&[0xC1, 0x00], |_| Ok(())).expect_err("refused");
         assert!(matches!(error, FrameError::Reserved));
     }
 
@@ -342,7 +347,10 @@ mod tests {
                 let mut frames = Frames { deflate, ..Frames::default() };
                 for part in parts {
                     if error.is_none() {
-                        let fed = frames.feed(part, |frame| got.push(format!("{frame:?}")));
+                        let fed = frames.feed(part, |frame| {
+                            got.push(format!("{frame:?}"));
+                            Ok(())
+                        });
                         error = fed.err().map(|error| error.to_string());
                     }
                 }
@@ -358,7 +366,8 @@ mod tests {
     fn what_a_server_must_not_send_is_refused() {
         let mut masked = Vec::new();
         write_message(&mut masked, Opcode::Text, b"x", Some([1, 2, 3, 4]));
-        let refused = |bytes: &[u8]| Frames::default().feed(bytes, |_| ()).expect_err("refused");
+        let refused =
+            |bytes: &[u8]| Frames::default().feed(bytes, |_| Ok(())).expect_err("refused");
         assert!(matches!(refused(&masked), FrameError::Masked));
         assert!(matches!(refused(&[0xC1, 0x00]), FrameError::Reserved));
         assert!(matches!(refused(&[0x80, 0x00]), FrameError::ContinuationUnexpected));

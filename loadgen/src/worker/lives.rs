@@ -364,27 +364,32 @@ fn feed(
     now: u64,
 ) -> Result<Vec<u8>, FrameError> {
     let mut answer = Vec::new();
-    let mut wrong = None;
     let (counted, checked) = (client.is_steady(), client.is_checked());
     let close_code = &mut client.close_code;
-    client.frames.feed(bytes, |frame| match frame {
-        Frame::Message { payload, .. } if checked => {
-            judge.message(connection, payload, counted, now);
+    client.frames.feed(bytes, |frame| {
+        match frame {
+            Frame::Message { payload, .. } if checked => {
+                judge.message(connection, payload, counted, now);
+            }
+            Frame::Message { payload, .. } => judge.aside(payload),
+            Frame::Deflated(compressed) => {
+                let payload = inflater.inflate(compressed)?;
+                if checked {
+                    judge.message(connection, payload, counted, now);
+                } else {
+                    judge.aside(payload);
+                }
+            }
+            Frame::Ping(payload) => write_pong(&mut answer, payload, Some(PONG_MASK)),
+            Frame::Pong => {}
+            Frame::Close(code) => {
+                // The first one counts: a server may answer our answer.
+                close_code.get_or_insert(code.unwrap_or(CloseCode::NO_STATUS.value()));
+            }
         }
-        Frame::Message { payload, .. } => judge.aside(payload),
-        Frame::Deflated(compressed) => match inflater.inflate(compressed) {
-            Ok(payload) if checked => judge.message(connection, payload, counted, now),
-            Ok(payload) => judge.aside(payload),
-            Err(error) => wrong = Some(error),
-        },
-        Frame::Ping(payload) => write_pong(&mut answer, payload, Some(PONG_MASK)),
-        Frame::Pong => {}
-        Frame::Close(code) => {
-            // The first one counts: a server may answer our answer.
-            close_code.get_or_insert(code.unwrap_or(CloseCode::NO_STATUS.value()));
-        }
+        Ok(())
     })?;
-    wrong.map_or(Ok(answer), |error| Err(error.into()))
+    Ok(answer)
 }
 
 /// A stalled connection's receive buffer, bytes: it fills soon.

@@ -56,8 +56,16 @@ pub(crate) struct Server {
 }
 
 enum Word {
-    Join { stream: TcpStream, patterns: Vec<Pattern>, json: bool, deflate: bool },
-    Publish { topic: String, text: bool, payload: Vec<u8> },
+    /// With the answer to its upgrade: whoever has that misses nothing from then on.
+    Join {
+        subscriber: Subscriber,
+        answer: Vec<u8>,
+    },
+    Publish {
+        topic: String,
+        text: bool,
+        payload: Vec<u8>,
+    },
 }
 
 struct Subscriber {
@@ -101,25 +109,31 @@ fn serve(mut stream: TcpStream, hub: &SyncSender<Word>, faults: Faults) {
     stream.set_nodelay(true).expect("a socket");
     let mut head = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
-    let (path, query, agreed, rest) = loop {
+    let (path, query, deflate, answer, rest) = loop {
         let Ok(bytes @ 1..) = stream.read(&mut buffer) else { return };
         head.extend_from_slice(&buffer[..bytes]);
         if let Some(request) = parse(&head).expect("a legal request") {
             let mut answer = Vec::new();
-            let (path, query, agreed) = upgrade(&request, faults, &mut answer);
-            stream.write_all(&answer).expect("room for a head");
-            break (path, query, agreed, head[request.head_bytes..].to_vec());
+            let (path, query, deflate) = upgrade(&request, faults, &mut answer);
+            break (path, query, deflate, answer, head[request.head_bytes..].to_vec());
         }
     };
     let mut publishes_to = None;
-    if let Some(pattern) = path.strip_prefix("/raw/") {
-        let patterns = vec![Pattern::parse(pattern).expect("a pattern")];
-        join(hub, &stream, patterns, false, agreed);
-    } else if path == "/ws" {
-        let patterns = query.split(',').map(|text| Pattern::parse(text).expect("a pattern"));
-        join(hub, &stream, patterns.collect(), true, agreed);
-    } else if let Some(topic) = path.strip_prefix("/publish/") {
-        publishes_to = Some(topic.to_owned());
+    let patterns = path.strip_prefix("/raw/").or_else(|| (path == "/ws").then_some(&query));
+    if let Some(patterns) = patterns {
+        let patterns = patterns.split(',').map(|text| Pattern::parse(text).expect("a pattern"));
+        let subscriber = Subscriber {
+            stream: stream.try_clone().expect("a descriptor"),
+            patterns: patterns.collect(),
+            json: path == "/ws",
+            deflate,
+            deliveries: 0,
+            held: Vec::new(),
+        };
+        hub.send(Word::Join { subscriber, answer }).expect("the hub lives");
+    } else {
+        publishes_to = path.strip_prefix("/publish/").map(str::to_owned);
+        stream.write_all(&answer).expect("room for a head");
     }
     let mut session = Session::new(Role::Server, 1 << 24);
     let mut message = Vec::new();
@@ -164,17 +178,6 @@ fn upgrade(request: &Request<'_>, faults: Faults, answer: &mut Vec<u8>) -> (Stri
     (request.path.to_string(), topics, extensions.is_some())
 }
 
-fn join(
-    hub: &SyncSender<Word>,
-    stream: &TcpStream,
-    patterns: Vec<Pattern>,
-    json: bool,
-    deflate: bool,
-) {
-    let stream = stream.try_clone().expect("a descriptor");
-    hub.send(Word::Join { stream, patterns, json, deflate }).expect("the hub lives");
-}
-
 /// A message of a publisher: one topic's payload, or lines of many.
 fn publish(hub: &SyncSender<Word>, topic: Option<&str>, text: bool, payload: Vec<u8>) {
     if let Some(topic) = topic {
@@ -202,15 +205,10 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
     let mut seqs = std::collections::HashMap::<String, u64>::new();
     while let Ok(word) = words.recv() {
         match word {
-            Word::Join { stream, patterns, json, deflate } => {
-                subscribers.push(Subscriber {
-                    stream,
-                    patterns,
-                    json,
-                    deflate,
-                    deliveries: 0,
-                    held: Vec::new(),
-                });
+            Word::Join { mut subscriber, answer } => {
+                if subscriber.stream.write_all(&answer).is_ok() {
+                    subscribers.push(subscriber);
+                }
             }
             Word::Publish { topic, text, payload } => {
                 publications += 1;
