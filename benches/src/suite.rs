@@ -32,11 +32,60 @@ impl Suite {
     }
 
     /// Measures the group's cases and prints their table to standard output.
-    pub fn run(&self, mut group: Group<'_>) {
-        if !self.wants(&group.name) || group.cases.is_empty() {
-            return;
+    pub fn run(&self, group: Group<'_>) {
+        if let Some(measured) = self.measure(group) {
+            println!("{}", measured.table());
         }
-        println!("{}", group.measure(self.rounds, self.sample_ns));
+    }
+
+    /// Measures the group's cases; `None` if it is not wanted or has none.
+    pub fn measure(&self, mut group: Group<'_>) -> Option<Measured> {
+        if !self.wants(&group.name) || group.cases.is_empty() {
+            return None;
+        }
+        Some(group.measure(self.rounds, self.sample_ns))
+    }
+}
+
+/// What a group's cases took, in the order of the cases.
+#[derive(Debug)]
+pub struct Measured {
+    /// The group's name.
+    pub name: String,
+    /// Bytes of one item, if the group has bytes.
+    pub item_bytes: Option<f64>,
+    /// What each case took.
+    pub cases: Vec<MeasuredCase>,
+}
+
+/// What one case took.
+#[derive(Debug)]
+pub struct MeasuredCase {
+    /// The case's name.
+    pub name: String,
+    /// Nanoseconds per item, over the rounds.
+    pub ns: Summary,
+    /// The same in the first case's of the same round.
+    pub ratio: Summary,
+}
+
+impl Measured {
+    /// As text.
+    pub fn table(&self) -> Table {
+        let mut table = Table::new(&self.name, ["", "ns", "spread", "GB/s", "ratio", "spread"]);
+        for (index, MeasuredCase { name, ns, ratio }) in self.cases.iter().enumerate() {
+            let rate = self
+                .item_bytes
+                .map_or_else(String::new, |bytes| format!("{:.2}", bytes / ns.median));
+            let (ratio, ratio_spread) = if index == 0 {
+                ("1".to_owned(), String::new())
+            } else {
+                (format!("{:.2}", ratio.median), ratio.spread(2))
+            };
+            let ns_text = format!("{:.1}", ns.median);
+            table.row([name.clone(), ns_text, ns.spread(1), rate, ratio, ratio_spread]);
+        }
+        table
     }
 }
 
@@ -89,7 +138,7 @@ impl<'c> Group<'c> {
         self
     }
 
-    fn measure(&mut self, rounds: usize, sample_ns: u64) -> Table {
+    fn measure(&mut self, rounds: usize, sample_ns: u64) -> Measured {
         let runs: Vec<u64> = self.cases.iter_mut().map(|case| case.calibrate(sample_ns)).collect();
         // Nanoseconds per item, by case and round.
         let mut times: Vec<Vec<f64>> = vec![Vec::with_capacity(rounds); self.cases.len()];
@@ -103,28 +152,21 @@ impl<'c> Group<'c> {
             // Whatever a case leaves behind for the next (caches, clock rate) hits both in turn.
             order.reverse();
         }
-        self.tabulate(&times)
+        self.summarize(&times)
     }
 
-    fn tabulate(&self, times: &[Vec<f64>]) -> Table {
-        let mut table = Table::new(&self.name, ["", "ns", "spread", "GB/s", "ratio", "spread"]);
-        for (index, (case, ns)) in self.cases.iter().zip(times).enumerate() {
-            let all = Summary::of(ns);
-            let rate = self.bytes.map_or_else(String::new, |bytes| {
-                format!("{:.2}", bytes as f64 / self.items as f64 / all.median)
-            });
-            let (ratio, ratio_spread) = if index == 0 {
-                ("1".to_owned(), String::new())
-            } else {
-                let ratios: Vec<f64> =
-                    ns.iter().zip(&times[0]).map(|(ns, base)| ns / base).collect();
-                let ratios = Summary::of(&ratios);
-                (format!("{:.2}", ratios.median), ratios.spread(2))
-            };
-            let ns_text = format!("{:.1}", all.median);
-            table.row([case.name.clone(), ns_text, all.spread(1), rate, ratio, ratio_spread]);
+    fn summarize(&self, times: &[Vec<f64>]) -> Measured {
+        let base = times.first().map_or(&[][..], Vec::as_slice);
+        let measured = |(case, ns): (&Case<'_>, &Vec<f64>)| {
+            let ratios: Vec<f64> = ns.iter().zip(base).map(|(ns, base)| ns / base).collect();
+            let (ns, ratio) = (Summary::of(ns), Summary::of(&ratios));
+            MeasuredCase { name: case.name.clone(), ns, ratio }
+        };
+        Measured {
+            name: self.name.clone(),
+            item_bytes: self.bytes.map(|bytes| bytes as f64 / self.items as f64),
+            cases: self.cases.iter().zip(times).map(measured).collect(),
         }
-        table
     }
 }
 
@@ -205,7 +247,7 @@ mod tests {
         let sum = |end: u64| (0..black_box(end)).fold(0, |sum, n| black_box(sum + n));
         let mut group =
             Group::new("sums").bytes(1000).case("short", || sum(100)).case("long", || sum(10_000));
-        let table = group.measure(5, 20_000).to_string();
+        let table = group.measure(5, 20_000).table().to_string();
         let long = table.lines().find(|line| line.contains("long")).expect("a row");
         let ratio: f64 = long
             .split_whitespace()
