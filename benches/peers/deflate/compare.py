@@ -112,7 +112,7 @@ def rank(part):
 def tables(rows, options):
     for form in FORMS:
         exchange = [row for row in rows if row["form"] == form and row["kind"] not in ("small", "snapshot")]
-        yield table(f"All recorded messages, {form}", grouped(exchange, "candidate", "level"), ["", "level"])
+        yield table(f"Trades, bookTickers and depths together, {form}", grouped(exchange, "candidate", "level"), ["", "level"])
     some = [row for row in rows if row["level"] in options.shown]
     for form in FORMS:
         here = [row for row in some if row["form"] == form]

@@ -148,5 +148,5 @@ fn sent_code(mut sent: &[u8]) -> Option<u16> {
     None
 }
 
-const TITLE: &str = "conformance: the code that answers an illegal input; `late`: only after more of it than shows that it \
-    is illegal; `no code`: refused, but nothing is sent and the error names no code";
+const TITLE: &str = "conformance: the code that answers an illegal input; `late`: only after more of it than the header, or \
+    than the byte, that shows it; `no code`: refused, but nothing is sent and the error names no code";

@@ -10,7 +10,8 @@ pub(crate) struct Offence {
     /// Of RFC 6455.
     pub(crate) section: &'static str,
     pub(crate) wire: Vec<u8>,
-    /// After so many bytes nothing that follows could make it right.
+    /// After so many bytes nothing that follows could make it right: the whole header for what is
+    /// wrong in one.
     pub(crate) shown: usize,
     pub(crate) code: u16,
 }
@@ -29,29 +30,29 @@ pub(crate) fn all() -> Vec<Offence> {
 
 fn frames() -> Vec<Offence> {
     let unfinished = frame(Opcode::Text, false, b"hel");
-    let second = unfinished.len() + 1;
+    let second = unfinished.len() + 6;
     vec![
-        offence("RSV1 without an extension", "5.2", masked(&[0xC1], b"hello"), 1, 1002),
-        offence("RSV3", "5.2", masked(&[0x91], b"hello"), 1, 1002),
-        offence("reserved data opcode 3", "5.2", masked(&[0x83], b"hello"), 1, 1002),
-        offence("reserved control opcode 11", "5.2", masked(&[0x8B], b"hello"), 1, 1002),
+        offence("RSV1 without an extension", "5.2", masked(&[0xC1], b"hello"), 6, 1002),
+        offence("RSV3", "5.2", masked(&[0x91], b"hello"), 6, 1002),
+        offence("reserved data opcode 3", "5.2", masked(&[0x83], b"hello"), 6, 1002),
+        offence("reserved control opcode 11", "5.2", masked(&[0x8B], b"hello"), 6, 1002),
         offence("unmasked frame", "5.1", b"\x81\x05hello".to_vec(), 2, 1002),
-        offence("5 B with a length of 16 bits", "5.2", long(&[0xFE, 0, 5], b"hello"), 4, 1002),
+        offence("5 B with a length of 16 bits", "5.2", long(&[0xFE, 0, 5], b"hello"), 8, 1002),
         offence(
             "5 B with a length of 64 bits",
             "5.2",
             long(&[0xFF, 0, 0, 0, 0, 0, 0, 0, 5], b"hello"),
-            8,
+            14,
             1002,
         ),
         offence(
             "length with its highest bit set",
             "5.2",
             long(&[0xFF, 0x80, 0, 0, 0, 0, 0, 0, 5], b"hello"),
-            3,
+            14,
             1002,
         ),
-        offence("continuation of nothing", "5.4", masked(&[0x80], b"hello"), 1, 1002),
+        offence("continuation of nothing", "5.4", masked(&[0x80], b"hello"), 6, 1002),
         offence(
             "new message in an unfinished one",
             "5.4",
@@ -69,9 +70,9 @@ fn control() -> Vec<Offence> {
         offence(name, section, wire, shown, code)
     };
     vec![
-        offence("ping of 126 B", "5.5", frame(Opcode::Ping, true, &[b'x'; 126]), 2, 1002),
-        offence("close of 126 B", "5.5", frame(Opcode::Close, true, &[3; 126]), 2, 1002),
-        offence("fragmented ping", "5.5", frame(Opcode::Ping, false, b"hello"), 1, 1002),
+        offence("ping of 126 B", "5.5", frame(Opcode::Ping, true, &[b'x'; 126]), 8, 1002),
+        offence("close of 126 B", "5.5", frame(Opcode::Close, true, &[3; 126]), 8, 1002),
+        offence("fragmented ping", "5.5", frame(Opcode::Ping, false, b"hello"), 6, 1002),
         whole("close of 1 B", "5.5.1", close(&[3]), 1002),
         whole("close code 999", "7.4.2", close(&999_u16.to_be_bytes()), 1002),
         whole("close code 1005", "7.4.1", close(&1005_u16.to_be_bytes()), 1002),

@@ -93,7 +93,7 @@ impl Ours {
                         write_pong(&mut self.pong, &payload, None);
                         self.wire.give_all(&self.pong);
                     }
-                    Ok(Some(Event::Pong(_) | Event::Close(..))) => {}
+                    Ok(Some(Event::Pong(_) | Event::Close(..) | Event::Deflated(_))) => {}
                     Ok(None) => break,
                     Err(error) => panic!("legal input: {error}"),
                 }
