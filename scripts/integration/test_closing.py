@@ -224,3 +224,18 @@ def test_the_key_is_answered(server):
     # The example of RFC 6455 section 1.3; `upgrade` checks the answer.
     assert KEY == "dGhlIHNhbXBsZSBub25jZQ=="
     Wire(server.address("data")).upgrade("/raw/a").socket.close()
+
+
+def test_an_offender_that_answers_our_close_is_not_waited_for(server):
+    """Regression: it was left to itself for 200 ms, and clients that give the server half a second to
+    close first gave up on a busy machine."""
+    waits = []
+    for _ in range(5):
+        with Wire(server.address("data")).upgrade("/raw/a") as wire:
+            wire.send(frame(TEXT, b"\xff"))
+            assert wire.closed() == 1007
+            wire.send(frame(CLOSE, close_payload(1000)))
+            began = time.monotonic()
+            assert wire.at_end()
+            waits.append(time.monotonic() - began)
+    assert min(waits) < 0.15, waits

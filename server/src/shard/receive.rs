@@ -105,6 +105,17 @@ impl<I: Io> Shard<I> {
         }
         count!(self.received_bytes, data.len() as u64);
         self.take_bytes(id, data);
+        // Of an offender nothing is understood any more; but a Close all by itself is its answer to
+        // ours, and then nothing more can come.
+        if let Some(connection) = self.connections.find_mut(id)
+            && connection.flags.has(Flags::OFFENDED)
+            && connection.drains()
+            && connection.role != Role::Http
+            && is_close_frame(data)
+        {
+            connection.flags.set(Flags::CLOSE_RECEIVED);
+            return self.close_flushed(id);
+        }
         let draining = self.connections.find(id).is_some_and(|c| c.drains());
         if draining {
             self.drain_input(id);
@@ -365,6 +376,14 @@ impl<I: Io> Shard<I> {
             }
             Phase::Handshake | Phase::Ending => {}
         }
+    }
+}
+
+/// Whether these bytes are one masked Close frame, whole and nothing else.
+fn is_close_frame(bytes: &[u8]) -> bool {
+    match *bytes {
+        [0x88, length, ..] if length & 0x80 != 0 => bytes.len() == 6 + usize::from(length & 0x7F),
+        _ => false,
     }
 }
 
