@@ -104,8 +104,8 @@ pub struct Settings {
     pub echo: bool,
     /// permessage-deflate is agreed to where a client offers it.
     pub deflate: bool,
-    /// Shorter messages are not compressed for subscribers, bytes. Usual: about where a message alone
-    /// begins to hold repetitions enough; the bench decides.
+    /// Shorter messages are not compressed for subscribers, bytes. Usual: below 128, recorded market
+    /// data becomes 5 to 13 % shorter at the most; from there on a fifth and more.
     pub deflate_min_bytes: u32,
     /// Connections per shard, handshakes included.
     pub connections_max: u32,
@@ -167,7 +167,7 @@ impl Default for Settings {
         Self {
             echo: false,
             deflate: true,
-            deflate_min_bytes: 256,
+            deflate_min_bytes: 128,
             connections_max: 19_000,
             connections_per_address_max: 0,
             message_bytes_max: 64 << 10,

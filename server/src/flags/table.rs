@@ -218,7 +218,7 @@ pub const FLAGS: &[Flag] = &[
         CONNECTIONS,
         "deflate-min-bytes",
         "BYTES",
-        "256",
+        "128",
         "Shorter messages go out plain to subscribers that agreed on permessage-deflate.",
     ),
     one(
