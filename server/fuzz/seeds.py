@@ -78,6 +78,26 @@ def lines(*texts):
         yield f"{at:02}", text.encode() if isinstance(text, str) else text
 
 
+def proxies():
+    signature = b"\r\n\r\n\0\r\nQUIT\n"
+    v4 = bytes([192, 0, 2, 1, 198, 51, 100, 2, 0x12, 0x34, 1, 0xBB])
+    v6 = bytes([0x20, 1, 0x0D, 0xB8]) + bytes(11) + b"\1" + bytes(16) + b"\x12\x34\0\x50"
+    for name, text in [
+        ("tcp4", "PROXY TCP4 192.0.2.1 198.51.100.2 4660 443\r\nGET /"), ("tcp6", "PROXY TCP6 ::ffff:192.0.2.1 ::1 80 0\r\n"),
+        ("unknown", "PROXY UNKNOWN anything\r\n"), ("zeros", "PROXY TCP4 192.0.2.1 198.51.100.2 01 2\r\n")]:
+        yield f"v1_{name}", b"\0" + text.encode()
+    for name, head, block in [
+        ("tcp4", b"\x21\x11", v4), ("tlvs", b"\x21\x11", v4 + b"\4\0\1x" + b"\x20\0\0"), ("tcp6", b"\x21\x21", v6),
+        ("udp", b"\x21\x12", v4), ("unix", b"\x21\x31", bytes(216)), ("local", b"\x20\0", b""), ("short", b"\x21\x21", v4)]:
+        yield f"v2_{name}", b"\0" + signature + head + struct.pack(">H", len(block)) + block
+    for at, text in enumerate(["127.0.0.1, 192.0.2.1, 10.0.0.2", "192.0.2.1:99\n10.1.1.1,\t10.0.0.2 ,", "junk, [2001:db8::1]:80\n10.0.0.3"]):
+        yield f"x_forwarded_for_{at}", b"\1" + text.encode()
+    for at, text in enumerate([
+            'for=192.0.2.43, For="[2001:db8:cafe::17]:4711";proto=http;by=x', "for=192.0.2.1, for=unknown, for=10.0.0.1",
+            'for=10.9.9.9;x=", for=192.0.2.1', 'for="10.0.0.1:_a", ,; \nfor="a\\"b";for=c']):
+        yield f"forwarded_{at}", b"\3" + text.encode()
+
+
 def targets():
     def head(target="/ws", more=""):
         return HEAD.format(target=target, more=more)
@@ -115,6 +135,7 @@ def targets():
         b"\x02\x0fpermessage-deflate; client_max_window_bits\npermessage-deflate; server_max_window_bits=\"10\"",
         b"\x02\x0apermessage-deflate; server_max_window_bits=08\nx-webkit-deflate-frame\npermessage-deflate;server_no_context_takeover",
         b"\x03\x0f\0", b"\x03\x0a\x0f\x02", b"\x03\x0c\x17\x03\x01")
+    yield "proxies", proxies()
     yield "config", lines(
         "reactors = 2\necho = true\nping_interval = '25s'\ncpus = [0, 1]\nallow-origin = ['a.example', '*.b.example']\n",
         "publish_from = '10.0.0.0/8'\n[[topic]]\npattern = 'md.>'\nkind = 'value'\ncontent = \"json\"\n",

@@ -11,6 +11,7 @@ pub mod deflate;
 pub mod frames;
 pub mod head;
 pub mod patterns;
+pub mod proxies;
 pub mod publish_lines;
 pub mod session;
 mod tape;
@@ -43,5 +44,5 @@ mod tests {
         };
     }
 
-    corpora! { commands config deflate frames head patterns publish_lines session }
+    corpora! { commands config deflate frames head patterns proxies publish_lines session }
 }
