@@ -94,9 +94,15 @@ fn refused(head: &[u8], refusal: Refusal) {
     let Ok(Some((_, theirs))) = server::Request::try_parse(head) else { return };
     if server::create_response(&theirs).is_ok() {
         let repeated = theirs.headers().get_all("sec-websocket-version").iter().count() > 1;
+        // It parts tokens at blanks too; the grammar knows the comma only (RFC 9110 section 5.6.1).
+        let blanks = theirs.headers().get_all("connection").iter().any(|value| {
+            let mut elements = value.as_bytes().split(|byte| *byte == b',');
+            elements.any(|element| element.trim_ascii().contains(&b' '))
+        });
         assert!(
             matches!(refusal, Refusal::BodyUnexpected)
-                || refusal == Refusal::VersionUnsupported && repeated,
+                || refusal == Refusal::VersionUnsupported && repeated
+                || refusal == Refusal::ConnectionHeader && blanks,
             "{refusal:?} {}",
             head.escape_ascii()
         );
