@@ -4,7 +4,7 @@
 //! or who compresses.
 //!
 //! The home of a topic asks once per publication; where nobody uses deflate that is one load.
-//! Exact names are counted by their hash, in [`BUCKETS`] buckets, so that a topic with plain
+//! Exact names are counted by their hash, in `BUCKETS` buckets, so that a topic with plain
 //! subscribers only is not compressed (but for one in a bucket with another, by chance) because some
 //! other topic's are not plain. A pattern counts for every topic.
 
