@@ -2,6 +2,7 @@
 //! the least that a fan-out on one ring can cost.
 //!
 //! * [`suite`] measures cases in turns ([`clock`]) and prints a [`table`]; `micro` is made of it.
+//!   [`requests`] are upgrades to be read.
 //! * [`floor`] is what both floors share: accepting, the handshake, the publisher's frames. [`plain`]
 //!   sends one frame at a time, [`lane`] everything that a subscriber has not got yet.
 //!
@@ -13,5 +14,6 @@ pub mod clock;
 pub mod floor;
 pub mod lane;
 pub mod plain;
+pub mod requests;
 pub mod suite;
 pub mod table;

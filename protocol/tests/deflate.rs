@@ -1,5 +1,7 @@
 //! Compressed messages through a session: RSV1 where it may stand and where not, at every cut.
 
+mod raw_frame;
+
 use proptest::prelude::*;
 use uringcast_protocol::writer::{
     write_close, write_deflated, write_frame, write_message, write_ping,
@@ -9,7 +11,8 @@ use uringcast_protocol::{
     limits::{FRAGMENT_BYTES_MAX, HEADER_BYTES_MAX},
 };
 
-const KEY: [u8; 4] = [0x11, 0xF0, 0x00, 0x7C];
+use crate::raw_frame::{KEY, raw};
+
 /// "Hello" (RFC 7692 section 7.2.3.1); it is not UTF-8.
 const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 
@@ -51,14 +54,6 @@ fn hear(session: fn() -> Session, bytes: &[u8]) -> (Result<(), PeerError>, Vec<H
 
 fn deflating() -> Session {
     Session::new(Role::Server, 1_000).with_deflate()
-}
-
-/// A masked frame of which every bit of the head is free.
-fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
-    let [a, b, c, d] = KEY;
-    let bytes = [first, 0x80 | payload.len() as u8, a, b, c, d];
-    let masked = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
-    bytes.into_iter().chain(masked).collect()
 }
 
 #[test]

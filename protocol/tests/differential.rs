@@ -1,53 +1,19 @@
 //! The session against the plain decoder: the same input, the same messages, the same end.
 
+mod heard;
 mod plain;
 
 use proptest::prelude::*;
-use uringcast_protocol::{CloseCode, Event, MessageKind, PeerError, Role, Session};
+use uringcast_protocol::PeerError;
 
-use crate::plain::{Agreed, End, Said};
+use crate::{
+    heard::receive,
+    plain::{Agreed, End},
+};
 
 const fn agreed(masked: bool, deflate: bool) -> Agreed {
     // A compressed message may be an eighth larger, and 64 bytes.
     Agreed { masked, deflate, message_bytes_max: 200, deflated_bytes_max: 200 + 25 + 64 }
-}
-
-/// All that a session says of `input`, cut to pieces of these sizes in turn.
-fn receive(agreed: Agreed, input: &[u8], sizes: &[usize]) -> (Vec<Said>, Result<(), PeerError>) {
-    let role = if agreed.masked { Role::Server } else { Role::Client };
-    let mut session = Session::new(role, agreed.message_bytes_max as u64);
-    if agreed.deflate {
-        session = session.with_deflate();
-    }
-    let (mut said, mut sink, mut rest) = (Vec::new(), Vec::new(), input);
-    for size in sizes.iter().cycle() {
-        if rest.is_empty() {
-            break;
-        }
-        let (mut piece, later) = rest.split_at(rest.len().min(*size));
-        rest = later;
-        loop {
-            let event = match session.receive(&mut piece, &mut sink) {
-                Ok(Some(event)) => event,
-                Ok(None) => break,
-                Err(error) => return (said, Err(error)),
-            };
-            said.push(match event {
-                Event::Message(MessageKind::Text) => Said::Text(std::mem::take(&mut sink)),
-                Event::Message(MessageKind::Binary) => Said::Binary(std::mem::take(&mut sink)),
-                Event::Deflated(kind) => Said::Deflated {
-                    text: kind == MessageKind::Text,
-                    bytes: std::mem::take(&mut sink),
-                },
-                Event::Ping(payload) => Said::Ping(payload.to_vec()),
-                Event::Pong(payload) => Said::Pong(payload.to_vec()),
-                Event::Close(code, reason) => {
-                    Said::Close(code.map(CloseCode::value), reason.to_vec())
-                }
-            });
-        }
-    }
-    (said, Ok(()))
 }
 
 /// Both decoders, on all of it and in pieces.

@@ -1,13 +1,16 @@
 //! Two sessions and a link between them: real conversations, cut at every byte.
 
+mod raw_frame;
+
 use proptest::prelude::*;
 use uringcast_protocol::writer::{write_close, write_frame, write_message, write_ping, write_pong};
 use uringcast_protocol::{
     CloseCode, Event, MessageKind, Opcode, PeerError, Role, Session, Sink, SinkFull, State,
 };
 
+use crate::raw_frame::{KEY, raw};
+
 const LIMIT: u64 = 1 << 20;
-const KEY: [u8; 4] = [0xA5, 0x00, 0xFF, 0x3C];
 
 /// What came out, messages with their bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,14 +173,6 @@ fn two_ends_open_talk_and_close() {
         client.session.close_sent();
         assert_eq!(client.session.state(), State::Closed);
     }
-}
-
-/// A masked frame of which every bit of the head is free.
-fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
-    let [a, b, c, d] = KEY;
-    let bytes = [first, 0x80 | payload.len() as u8, a, b, c, d];
-    let masked = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
-    bytes.into_iter().chain(masked).collect()
 }
 
 #[test]

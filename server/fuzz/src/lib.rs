@@ -16,6 +16,8 @@ pub mod publish_lines;
 pub mod session;
 mod tape;
 
+#[path = "../../../protocol/tests/heard/mod.rs"]
+mod heard;
 #[path = "../../../protocol/tests/plain/mod.rs"]
 mod plain;
 

@@ -17,6 +17,8 @@ mod inputs;
 mod offences;
 mod receive;
 mod report;
+#[path = "../../../src/requests.rs"]
+mod requests;
 mod send;
 mod stream;
 #[allow(dead_code, reason = "results are printed by this crate's report")]
