@@ -7,6 +7,7 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Deserializer};
@@ -56,6 +57,15 @@ pub enum Command<'a> {
     Publish(Publish<'a>),
     /// More subscriptions.
     Subscribe(Subscribe<'a>),
+    /// Another pace for some of them.
+    Update {
+        /// To be echoed.
+        id: Option<Id>,
+        /// Names or patterns, as they were subscribed to; not checked.
+        topics: Vec<Cow<'a, str>>,
+        /// As in [`Subscribe`]; `None`: live again.
+        sample_ms: Option<u32>,
+    },
     /// Fewer.
     Unsubscribe {
         /// To be echoed.
@@ -76,10 +86,19 @@ pub struct Subscribe<'a> {
     pub snapshot: bool,
     /// At most one message per topic in so many ms, at least 1.
     pub sample_ms: Option<u32>,
-    /// Where to go on, by topic: an object, not looked into.
-    pub resume: Option<&'a RawValue>,
-    /// Where to go on, for all topics: an object, not looked into.
-    pub resume_from: Option<&'a RawValue>,
+    /// Where to go on, by topic.
+    pub resume: BTreeMap<Cow<'a, str>, Position>,
+    /// Where to go on, for all topics: everything of this time (µs UTC) and later.
+    pub resume_from_us: Option<u64>,
+}
+
+/// Where a client stands in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The topic's epoch, as its acknowledgement or answer named it.
+    pub epoch: u64,
+    /// The number of the last message it has; 0 for none.
+    pub seq: u64,
 }
 
 /// `{"op":"publish",…}`.
@@ -207,6 +226,18 @@ pub(crate) struct Fields<'a> {
     resume_from: Option<&'a RawValue>,
 }
 
+#[derive(Deserialize)]
+struct RawPosition<'a> {
+    #[serde(borrow)]
+    epoch: Text<'a>,
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+struct RawTime {
+    ts: u64,
+}
+
 /// `null` is a payload like any other.
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
@@ -247,9 +278,12 @@ impl<'a> Fields<'a> {
                 topics: self.topics()?,
                 snapshot: self.snapshot()?,
                 sample_ms: self.sample_ms()?,
-                resume: object(self.resume, "resume must be an object")?,
-                resume_from: object(self.resume_from, "resume_from must be an object")?,
+                resume: self.resume()?,
+                resume_from_us: self.resume_from_us()?,
             })),
+            "update" => {
+                Ok(Command::Update { id, topics: self.topics()?, sample_ms: self.sample_ms()? })
+            }
             "unsubscribe" => Ok(Command::Unsubscribe { id, topics: self.topics()? }),
             _ => Err((ErrorCode::OpUnknown, "no such operation")),
         }
@@ -281,6 +315,33 @@ impl<'a> Fields<'a> {
         self.pub_seq.map(|raw| read(raw, "pub_seq must be an integer below 2^64")).transpose()
     }
 
+    fn resume(&self) -> Result<BTreeMap<Cow<'a, str>, Position>, Fault> {
+        let wanted =
+            "resume must be an object of {\"epoch\":\"<hexadecimal>\",\"seq\":<integer>} by topic";
+        let Some(raw) = self.resume else { return Ok(BTreeMap::new()) };
+        let positions = read::<BTreeMap<Text<'_>, RawPosition<'_>>>(raw, wanted)?;
+        if positions.len() > TOPICS_PER_COMMAND_MAX {
+            return Err((ErrorCode::Limit, "more than 1024 topics in one command"));
+        }
+        positions
+            .into_iter()
+            .map(|(topic, position)| {
+                let epoch = position.epoch.0;
+                // `from_str_radix` would take a sign as well.
+                let is_hex = epoch.len() <= 16 && epoch.bytes().all(|b| b.is_ascii_hexdigit());
+                let epoch = u64::from_str_radix(&epoch, 16).ok().filter(|_| is_hex);
+                let epoch = epoch.ok_or((ErrorCode::BadRequest, wanted))?;
+                Ok((topic.0, Position { epoch, seq: position.seq }))
+            })
+            .collect()
+    }
+
+    fn resume_from_us(&self) -> Result<Option<u64>, Fault> {
+        let wanted = "resume_from must be {\"ts\":<microseconds>}";
+        let from = self.resume_from.map(|raw| read::<RawTime>(raw, wanted)).transpose()?;
+        Ok(from.map(|from| from.ts))
+    }
+
     fn sample_ms(&self) -> Result<Option<u32>, Fault> {
         let wanted = "sample_ms must be an integer from 1 to 4294967295";
         match self.sample_ms.map(|raw| read(raw, wanted)).transpose()? {
@@ -295,14 +356,4 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(
     wanted: &'static str,
 ) -> Result<T, Fault> {
     serde_json::from_str(raw.get()).map_err(|_| (ErrorCode::BadRequest, wanted))
-}
-
-fn object<'a>(
-    raw: Option<&'a RawValue>,
-    wanted: &'static str,
-) -> Result<Option<&'a RawValue>, Fault> {
-    match raw {
-        Some(raw) if !raw.get().starts_with('{') => Err((ErrorCode::BadRequest, wanted)),
-        other => Ok(other),
-    }
 }

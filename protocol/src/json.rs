@@ -60,7 +60,7 @@ pub fn write_hex(out: &mut Vec<u8>, number: u64) {
 }
 
 /// A string, borrowed from the JSON text where it has no escapes.
-#[derive(Deserialize)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 const HEX: &[u8; 16] = b"0123456789abcdef";

@@ -115,7 +115,35 @@ pub struct Terms {
     /// The pace agreed.
     pub sample_ms: Option<u32>,
     /// After a resume: whether everything missed follows.
-    pub recovered: Option<bool>,
+    pub recovered: Option<Recovered>,
+    /// Nothing was published for longer than the topic's `stale_after`: the time of its last
+    /// publication, µs UTC.
+    pub stale_since_us: Option<u64>,
+}
+
+/// Whether a resume found everything that was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// It follows, in order.
+    Yes,
+    /// The topic's epoch is another: nothing is known of what was missed.
+    NoEpoch,
+    /// History holds part of it, or nothing.
+    NoHistory,
+    /// The client is ahead of what the server knows.
+    NoSeq,
+}
+
+impl Recovered {
+    /// Why not; `None` for [`Self::Yes`].
+    pub const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Yes => None,
+            Self::NoEpoch => Some("epoch"),
+            Self::NoHistory => Some("history"),
+            Self::NoSeq => Some("seq"),
+        }
+    }
 }
 
 /// Appends `{"op":"subscribed",…}`.
@@ -134,6 +162,15 @@ pub fn write_unsubscribed<'a>(
     topics: impl IntoIterator<Item = TopicAck<'a>>,
 ) {
     write_topics(out, "unsubscribed", id, topics);
+}
+
+/// Appends `{"op":"updated",…}`: the terms from now on.
+pub fn write_updated<'a>(
+    out: &mut Vec<u8>,
+    id: Option<&Id>,
+    topics: impl IntoIterator<Item = TopicAck<'a>>,
+) {
+    write_topics(out, "updated", id, topics);
 }
 
 /// Appends `{"op":"list",…}`: the connection's subscriptions.
@@ -233,6 +270,20 @@ pub fn write_gap(out: &mut Vec<u8>, topic: &str, from: u64, to: u64, reason: &st
         .end();
 }
 
+/// Appends `{"op":"stale",…}`: nothing was published since `since_us`, µs UTC, for longer than the
+/// topic's rule allows.
+pub fn write_stale(out: &mut Vec<u8>, topic: &str, since_us: u64) {
+    Object::op(out, "stale").text("topic", topic).number("since", since_us).end();
+}
+
+/// Appends an error that is about a topic and answers no command.
+pub fn write_topic_error(out: &mut Vec<u8>, topic: &str, code: ErrorCode, message: &str) {
+    let mut object = Object::op(out, "error");
+    object.text("topic", topic).text("code", code.as_str()).text("message", message);
+    object.name("retry").out.extend_from_slice(if code.retry() { b"true" } else { b"false" });
+    object.end();
+}
+
 /// Appends `{"op":"goaway",…}`.
 pub fn write_goaway(out: &mut Vec<u8>, reconnect_after_ms: u64) {
     Object::op(out, "goaway").number("reconnect_after_ms", reconnect_after_ms).end();
@@ -277,8 +328,15 @@ fn write_ack(out: &mut Vec<u8>, ack: &TopicAck<'_>) {
                 object.number("sample_ms", u64::from(sample_ms));
             }
             if let Some(recovered) = terms.recovered {
-                let word: &[u8] = if recovered { b"true" } else { b"false" };
+                let reason = recovered.reason();
+                let word: &[u8] = if reason.is_none() { b"true" } else { b"false" };
                 object.name("recovered").out.extend_from_slice(word);
+                if let Some(reason) = reason {
+                    object.text("reason", reason);
+                }
+            }
+            if let Some(since) = terms.stale_since_us {
+                object.number("stale_since", since);
             }
         }
     }
@@ -400,8 +458,8 @@ mod tests {
             kind: Some("event"),
             epoch: Some(0x9f2c),
             seq: Some(44),
-            recovered: Some(true),
-            sample_ms: None,
+            recovered: Some(Recovered::Yes),
+            ..Terms::default()
         };
         let value = Terms { kind: Some("value"), sample_ms: Some(250), ..Terms::default() };
         let topics = [
@@ -415,6 +473,16 @@ mod tests {
              {\"topic\":\"a.b\",\"kind\":\"event\",\"epoch\":\"0000000000009f2c\",\"seq\":44,\"recovered\":true},\
              {\"topic\":\"a.*\",\"kind\":\"value\",\"sample_ms\":250},\
              {\"topic\":\"a.\\\"\",\"error\":\"topic_invalid\"}]}"
+        );
+        let terms = Terms {
+            recovered: Some(Recovered::NoHistory),
+            stale_since_us: Some(9),
+            ..Terms::default()
+        };
+        assert_eq!(
+            written(|out| write_updated(out, None, [TopicAck { topic: "a", outcome: Ok(terms) }])),
+            "{\"op\":\"updated\",\"topics\":[{\"topic\":\"a\",\"recovered\":false,\
+             \"reason\":\"history\",\"stale_since\":9}]}"
         );
         assert_eq!(
             written(|out| write_unsubscribed(out, None, [])),
@@ -458,6 +526,16 @@ mod tests {
         assert_eq!(
             written(|out| write_gap(out, "a", 46, 87, "slow")),
             r#"{"op":"gap","topic":"a","from":46,"to":87,"reason":"slow"}"#
+        );
+        assert_eq!(
+            written(|out| write_stale(out, "a", 7)),
+            r#"{"op":"stale","topic":"a","since":7}"#
+        );
+        let code = ErrorCode::SnapshotUnavailable;
+        assert_eq!(
+            written(|out| write_topic_error(out, "a", code, "none yet")),
+            "{\"op\":\"error\",\"topic\":\"a\",\"code\":\"snapshot_unavailable\",\
+             \"message\":\"none yet\",\"retry\":false}"
         );
         assert_eq!(
             written(|out| write_goaway(out, 1800)),

@@ -71,6 +71,20 @@ impl Pattern {
         !self.0.bytes().any(|byte| matches!(byte, b'*' | b'>'))
     }
 
+    /// Whether there is a name that both match.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (self.as_str().split('.'), other.as_str().split('.'));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                // It stands for one token or more, and the other has one here.
+                (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+                (Some(one), Some(two)) if one == two || one == "*" || two == "*" => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// Whether the pattern matches this valid name.
     #[inline]
     pub fn matches(&self, name: &str) -> bool {
@@ -216,6 +230,30 @@ mod tests {
             let wanted: Vec<&str> = pattern.split('.').collect();
             let tokens: Vec<&str> = name.split('.').collect();
             prop_assert_eq!(parsed.matches(&name), reference(&wanted, &tokens));
+        }
+
+        #[test]
+        fn overlapping_agrees_with_matching(
+            one in prop::collection::vec(prop_oneof![Just("a"), Just("b"), Just("*")], 1..4),
+            two in prop::collection::vec(prop_oneof![Just("a"), Just("b"), Just("*")], 1..4),
+            tails in any::<(bool, bool)>(),
+        ) {
+            let pattern = |mut tokens: Vec<&'static str>, tail| {
+                if tail {
+                    tokens.push(">");
+                }
+                Pattern::parse(&tokens.join(".")).expect("a pattern")
+            };
+            let (one, two) = (pattern(one, tails.0), pattern(two, tails.1));
+            // Every name of up to five tokens.
+            let mut names = Vec::from(["a", "b"].map(String::from));
+            for at in 0..30 {
+                let longer = ["a", "b"].map(|token| std::format!("{}.{token}", names[at]));
+                names.extend(longer);
+            }
+            let met = names.iter().any(|name| one.matches(name) && two.matches(name));
+            prop_assert_eq!(one.overlaps(&two), met);
+            prop_assert_eq!(two.overlaps(&one), met);
         }
 
         #[test]

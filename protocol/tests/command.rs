@@ -1,7 +1,7 @@
 //! Commands of the JSON protocol, good and bad, with the id wherever it can be read.
 
 use proptest::prelude::*;
-use uringcast_protocol::command::{Command, ErrorCode, Id, parse};
+use uringcast_protocol::command::{Command, ErrorCode, Id, Position, parse};
 
 fn good(message: &str) -> Command<'_> {
     parse(message.as_bytes()).unwrap_or_else(|error| panic!("{message}: {error}"))
@@ -25,8 +25,9 @@ fn subscribe_with_everything() {
     assert_eq!(subscribe.topics, ["md.BTCUSDT.trade", "md.*.bookTicker", "a..b", "a"]);
     assert!(subscribe.snapshot);
     assert_eq!(subscribe.sample_ms, Some(250));
-    assert_eq!(subscribe.resume.map(|raw| raw.get()), Some(r#"{"a":{"epoch":"9f","seq":41}}"#));
-    assert_eq!(subscribe.resume_from.map(|raw| raw.get()), Some(r#"{"ts":1}"#));
+    let position = Position { epoch: 0x9f, seq: 41 };
+    assert_eq!(Vec::from_iter(subscribe.resume), [("a".into(), position)]);
+    assert_eq!(subscribe.resume_from_us, Some(1));
 }
 
 #[test]
@@ -34,7 +35,7 @@ fn subscribe_with_the_least() {
     let command = good(r#"{"topics":[],"op":"subscribe","id":null,"sample_ms":null}"#);
     let Command::Subscribe(subscribe) = command else { panic!("{command:?}") };
     assert_eq!((subscribe.id, subscribe.sample_ms, subscribe.snapshot), (None, None, false));
-    assert!(subscribe.topics.is_empty() && subscribe.resume.is_none());
+    assert!(subscribe.topics.is_empty() && subscribe.resume.is_empty());
 }
 
 #[test]
@@ -49,6 +50,12 @@ fn the_other_operations() {
     assert!(
         matches!(command, Command::Unsubscribe { id: Some(Id::Integer(0)), topics } if topics == ["a"])
     );
+    let command = good(r#"{"op":"update","id":2,"topics":["a"],"sample_ms":500}"#);
+    let Command::Update { id, topics, sample_ms } = command else { panic!("{command:?}") };
+    assert_eq!((id, sample_ms), (Some(Id::Integer(2)), Some(500)));
+    assert_eq!(topics, ["a"]);
+    let command = good(r#"{"op":"update","topics":["a"],"sample_ms":null}"#);
+    assert!(matches!(command, Command::Update { sample_ms: None, .. }));
     let command = good(r#"{"op":"publish","id":5,"topic":"a.b","data":null,"pub_seq":9}"#);
     let Command::Publish(publish) = command else { panic!("{command:?}") };
     assert_eq!((&*publish.topic, publish.pub_seq), ("a.b", Some(9)));
@@ -70,6 +77,24 @@ fn the_id_comes_back_with_the_error() {
         (r#"{"id":1,"op":"subscribe","topics":[],"sample_ms":-1}"#, ErrorCode::BadRequest),
         (r#"{"id":1,"op":"subscribe","topics":[],"resume":[]}"#, ErrorCode::BadRequest),
         (r#"{"id":1,"op":"subscribe","topics":[],"resume_from":3}"#, ErrorCode::BadRequest),
+        (r#"{"id":1,"op":"subscribe","topics":[],"resume_from":{"ts":-1}}"#, ErrorCode::BadRequest),
+        (
+            r#"{"id":1,"op":"subscribe","topics":[],"resume":{"a":{"seq":1}}}"#,
+            ErrorCode::BadRequest,
+        ),
+        (
+            r#"{"id":1,"op":"subscribe","topics":[],"resume":{"a":{"epoch":"+1","seq":1}}}"#,
+            ErrorCode::BadRequest,
+        ),
+        (
+            r#"{"id":1,"op":"subscribe","topics":[],"resume":{"a":{"epoch":"","seq":1}}}"#,
+            ErrorCode::BadRequest,
+        ),
+        (
+            r#"{"id":1,"op":"subscribe","topics":[],"resume":{"a":{"epoch":"00000000000000001","seq":1}}}"#,
+            ErrorCode::BadRequest,
+        ),
+        (r#"{"id":1,"op":"update"}"#, ErrorCode::BadRequest),
         (r#"{"id":1,"op":"unsubscribe"}"#, ErrorCode::BadRequest),
         (r#"{"id":1,"op":"publish","data":1}"#, ErrorCode::BadRequest),
         (r#"{"id":1,"op":"publish","topic":"a","pub_seq":1.5,"data":1}"#, ErrorCode::BadRequest),

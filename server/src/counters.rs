@@ -168,6 +168,12 @@ counters! {
     sends_dead: Counter, "uringcast_sends_troubled_total", "outcome=\"dead\"", "SENDs that did not take all their bytes.";
     skipped: Counter, "uringcast_skipped_messages_total", "kind=\"value\"", "Messages a lagging subscriber was not sent because a newer one of their topic stood for them.";
     lags: Counter, "uringcast_lags_total", "", "Times a subscriber passed its lag bound.";
+    gaps: Counter, "uringcast_gaps_total", "", "Times a subscriber was told that messages are not coming.";
+    snapshots_sent: Counter, "uringcast_snapshots_total", "state=\"sent\"", "Snapshots: sent to subscribers, taken from publishers, or wanted by a subscriber and not there.";
+    snapshots_published: Counter, "uringcast_snapshots_total", "state=\"published\"", "";
+    snapshots_missing: Counter, "uringcast_snapshots_total", "state=\"missing\"", "";
+    resumed: Counter, "uringcast_resumes_total", "recovered=\"true\"", "Topics resumed by subscribers, by whether everything missed could be sent.";
+    resumed_not: Counter, "uringcast_resumes_total", "recovered=\"false\"", "";
     rejoins: Counter, "uringcast_rejoins_total", "", "Times a lagging subscriber caught up.";
     overload_rotations: Counter, "uringcast_overload_rotations_total", "", "Rotations of a lane that took longer than the overload bound.";
     overloaded: Gauge, "uringcast_overloaded", "", "1 while publishers are being slowed.";

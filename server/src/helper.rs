@@ -166,7 +166,7 @@ mod tests {
         let pool = &mut Pool::unregistered();
         let lease = publication::draft(pool, "t", 1, PayloadContent::Text, Opcode::Text, payload)
             .expect("room");
-        let order = Order { epoch: 1, seq: 1, ts_us: 0 };
+        let order = Order { epoch: 1, seq: 1, ts_us: 0, pub_seq: None, snapshot: false };
         let publication = publication::order(pool, lease, order, &mut Vec::new()).expect("room");
         let mut wanted = Wanted::default();
         wanted.add(format);

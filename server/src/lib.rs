@@ -22,6 +22,7 @@ pub mod payload;
 pub mod plan;
 pub mod publication;
 pub mod reactor;
+pub mod rules;
 pub mod serve;
 pub mod settings;
 pub mod shard;

@@ -25,6 +25,14 @@ pub enum Mail {
         /// Whose publication it was.
         origin: Option<Origin>,
     },
+    /// From a topic's home to every shard: its publisher's snapshot, in the order of its
+    /// publications.
+    Snapshot {
+        /// The ordered snapshot.
+        frame: Frame,
+        /// As in [`Self::Publication`].
+        origin: Option<Origin>,
+    },
     /// From a topic's home to the helper thread: compress this. Answered by [`Mail::Deflated`] with
     /// the same topic and number.
     Deflate {
@@ -63,6 +71,8 @@ pub enum Mail {
         epoch: u64,
         /// The number the publication got.
         seq: u64,
+        /// The publisher is to send a snapshot.
+        snapshot_wanted: bool,
     },
     /// From the control thread to every shard: forget this topic. Its home does, the others answer
     /// no.
@@ -102,6 +112,8 @@ pub struct Ingest {
     pub origin: Origin,
     /// The publisher's own number, for refusing repeats.
     pub pub_seq: Option<u64>,
+    /// The state after everything up to `pub_seq`, not a publication of its own.
+    pub snapshot: bool,
 }
 
 /// Where a publication came from, and so where its acknowledgement goes.
@@ -185,7 +197,7 @@ pub enum Answer {
 pub struct TopicReport {
     /// Its name.
     pub topic: String,
-    /// `event` or `value`.
+    /// `event`, `value` or `delta`.
     pub kind: &'static str,
     /// Sixteen hexadecimal digits.
     pub epoch: String,

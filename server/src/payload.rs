@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use uringcast_protocol::{json, opcode::Opcode, publish::Data};
 
-use crate::{publication::PayloadContent, settings::Content};
+use crate::{publication::PayloadContent, rules::Content};
 
 /// What whoever published says of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use crate::{
     config,
     flags::{Given, LowArgs},
     logging::LogFormat,
+    rules::Rules,
     settings::{HttpSettings, ProxyProtocol, Settings},
 };
 
@@ -169,7 +170,8 @@ fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
         send_buffer_bytes: unless_zero(read.bytes("send-buffer", 0..=64 << 20)),
         notsent_lowat_bytes: unless_zero(read.bytes("notsent-lowat", 0..=64 << 20)),
         user_timeout: read.time_ms("user-timeout", 1_000..=3_600_000),
-        topic_rules: read.rules("topic"),
+        history_bytes_max: 1 << 30,
+        rules: Rules::new(read.rules("topic")),
     }
 }
 

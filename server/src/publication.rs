@@ -81,6 +81,10 @@ pub struct Order {
     pub seq: u64,
     /// When it was ordered, µs UTC.
     pub ts_us: u64,
+    /// The publisher's own number.
+    pub pub_seq: Option<u64>,
+    /// It is the state after the publication with this seq, not one of its own.
+    pub snapshot: bool,
 }
 
 const META_BYTES: usize = 72;
@@ -103,6 +107,9 @@ const TOPIC_BYTES: usize = 60;
 const CONTENT: usize = 61;
 const OPCODE: usize = 62;
 const LARGE: usize = 63;
+const PUB_SEQ: usize = 64;
+/// Stands for no number of the publisher's.
+const PUB_SEQ_NONE: u64 = u64::MAX;
 
 /// Where a draft's payload goes, for a topic of this name.
 pub fn payload_offset(topic: &str) -> usize {
@@ -210,11 +217,14 @@ pub fn order(
 ) -> Result<Publication, PoolFull> {
     scratch.clear();
     let content = content_of(&lease);
-    let flags = reply::MessageFlags { snapshot: false, base64: content == PayloadContent::Binary };
+    let base64 = content == PayloadContent::Binary;
+    let flags = reply::MessageFlags { snapshot: order.snapshot, base64 };
     reply::write_message_head(scratch, topic_of(&lease), order.seq, order.ts_us, flags);
     lease[SEQ..SEQ + 8].copy_from_slice(&order.seq.to_le_bytes());
     lease[TS..TS + 8].copy_from_slice(&order.ts_us.to_le_bytes());
     lease[EPOCH..EPOCH + 8].copy_from_slice(&order.epoch.to_le_bytes());
+    let pub_seq = order.pub_seq.unwrap_or(PUB_SEQ_NONE);
+    lease[PUB_SEQ..PUB_SEQ + 8].copy_from_slice(&pub_seq.to_le_bytes());
     let body = u32_at(&lease, JSON_START);
     let head = body - scratch.len();
     lease[head..body].copy_from_slice(scratch);
@@ -314,6 +324,11 @@ impl Publication {
     /// Its topic's epoch.
     pub fn epoch(&self) -> u64 {
         u64_at(&self.frame, EPOCH)
+    }
+
+    /// The publisher's own number.
+    pub fn pub_seq(&self) -> Option<u64> {
+        Some(u64_at(&self.frame, PUB_SEQ)).filter(|&number| number != PUB_SEQ_NONE)
     }
 
     /// Its topic's hash.
@@ -479,7 +494,13 @@ mod tests {
         let mut pool = Pool::unregistered();
         let lease = draft(&mut pool, "md.X", 7, content, opcode, payload).expect("room");
         assert_eq!(draft_topic(&lease), ("md.X", 7));
-        let order_ = Order { epoch: 3, seq: 45, ts_us: 1_723_161_253_937_085 };
+        let order_ = Order {
+            epoch: 3,
+            seq: 45,
+            ts_us: 1_723_161_253_937_085,
+            pub_seq: None,
+            snapshot: false,
+        };
         order(&mut pool, lease, order_, &mut Vec::new()).expect("room")
     }
 

@@ -30,6 +30,7 @@ use crate::{
     mail::Mail,
     plan::Plan,
     reactor,
+    settings::Settings,
     shard::{Parts, Shard},
     shared::{Shared, Stage},
 };
@@ -106,7 +107,9 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
     })?;
     let addresses = [data[0].local_addr()?, publish[0].local_addr()?, admin.local_addr()?];
 
-    let shared = Arc::new(Shared::new(reactors, rand::random()));
+    let mut shared = Shared::new(reactors, rand::random());
+    shared.history_from_us = clock::now().utc_us;
+    let shared = Arc::new(shared);
     let (mut nodes, helper_bell) = mesh(&plan)?;
     let helper = helper_bell.as_ref().and_then(|_| nodes.pop());
     let control_node = nodes.pop().expect("a grid has as many nodes as asked for");
@@ -237,7 +240,9 @@ fn ring_options(plan: &Plan) -> RingOptions {
 }
 
 fn pool_options(plan: &Plan) -> PoolOptions {
-    let logs = usize::try_from(plan.settings.log_bytes_max).unwrap_or(usize::MAX / 2);
+    let &Settings { log_bytes_max, history_bytes_max, .. } = &plan.settings;
+    let logs = log_bytes_max.saturating_add(history_bytes_max);
+    let logs = usize::try_from(logs).unwrap_or(usize::MAX / 2);
     PoolOptions { bytes_max: logs.saturating_add(POOL_SPARE_BYTES), ..PoolOptions::default() }
 }
 

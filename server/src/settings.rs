@@ -6,54 +6,9 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use uringcast_protocol::{forwarded::ProxyHeader, response::Page, topic_name::Pattern};
+use uringcast_protocol::{forwarded::ProxyHeader, response::Page};
 
-/// What may happen to a subscriber of a topic that lags.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Never merged; a subscriber that can't keep up is closed with 1013.
-    #[default]
-    Event,
-    /// Only the newest matters; conflated for a subscriber that can't keep up.
-    Value,
-}
-
-impl Kind {
-    /// As it stands in the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Event => "event",
-            Self::Value => "value",
-        }
-    }
-}
-
-/// What a topic's payloads are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Content {
-    /// Decided by each payload: valid JSON text is json, other UTF-8 text is text, the rest binary.
-    #[default]
-    Auto,
-    /// Anything; `data_base64` in JSON messages.
-    Binary,
-    /// Valid JSON only.
-    Json,
-    /// UTF-8; a JSON string in JSON messages.
-    Text,
-}
-
-/// A rule for the topics that a pattern matches; the first rule that matches a topic holds.
-#[derive(Clone, Debug)]
-pub struct TopicRule {
-    /// Which topics.
-    pub pattern: Pattern,
-    /// Their kind.
-    pub kind: Kind,
-    /// Their content.
-    pub content: Content,
-}
+use crate::rules::Rules;
 
 /// Whether the data port's connections from trusted proxies begin with a PROXY line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,8 +113,10 @@ pub struct Settings {
     pub notsent_lowat_bytes: Option<u32>,
     /// `TCP_USER_TIMEOUT` of each connection.
     pub user_timeout: Duration,
+    /// All history of the process, bytes; beyond it the topics published to lose their oldest.
+    pub history_bytes_max: u64,
     /// Rules for topics, first match wins.
-    pub topic_rules: Vec<TopicRule>,
+    pub rules: Rules,
 }
 
 impl Default for Settings {
@@ -193,7 +150,8 @@ impl Default for Settings {
             send_buffer_bytes: Some(256 << 10),
             notsent_lowat_bytes: Some(16 << 10),
             user_timeout: Duration::from_secs(30),
-            topic_rules: Vec::new(),
+            history_bytes_max: 1 << 30,
+            rules: Rules::default(),
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Shared {
     pub ended: Vec<AtomicBool>,
     /// Bytes of lane logs in the process; changed once per chunk.
     pub log_bytes: AtomicU64,
+    /// Of what was published before this time (µs UTC) nothing is known.
+    pub history_from_us: u64,
     /// Which deflated lanes there are; changed when one begins, ends or changes its interest.
     pub census: Arc<Census>,
     /// A seed for hashing topic names, the same on all shards, new at each start.
@@ -53,6 +55,7 @@ impl Shared {
             ready: flags(),
             ended: flags(),
             log_bytes: AtomicU64::new(0),
+            history_from_us: 0,
             census: Arc::default(),
             hash_seed,
             stage: AtomicU8::new(Stage::Starting as u8),

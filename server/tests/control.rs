@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use control_rig::{Manner, Ordered, Rig};
 use uringcast::{
     control::Outcome,
-    settings::{Content, Kind, Settings, TopicRule},
+    rules::{Content, Kind, Rules, TopicRule},
+    settings::Settings,
 };
 use uringcast_protocol::topic_name::Pattern;
 
@@ -65,12 +66,11 @@ fn a_repeated_pub_seq_is_answered_as_a_duplicate() {
 #[test]
 fn what_is_wrong_with_a_publication_is_said() {
     let rule = TopicRule {
-        pattern: Pattern::parse("strict.>").expect("a pattern"),
-        kind: Kind::Event,
         content: Content::Json,
+        ..TopicRule::new(Pattern::parse("strict.>").expect("a pattern"), Kind::Event)
     };
     let settings =
-        Settings { publish_bytes_max: 100, topic_rules: vec![rule], ..Settings::default() };
+        Settings { publish_bytes_max: 100, rules: Rules::new(vec![rule]), ..Settings::default() };
     let rig = Rig::start(1, settings, Manner::Good);
     for (path, headers, body, status, code) in [
         ("/v1/topics/a..b", "", "1", 400, "topic_invalid"),
@@ -78,7 +78,6 @@ fn what_is_wrong_with_a_publication_is_said() {
         ("/v1/topics/a%ff", "", "1", 400, "bad_request"),
         ("/v1/topics/a?pubseq=1", "", "1", 400, "bad_request"),
         ("/v1/topics/a?pub_seq=-1", "", "1", 400, "bad_request"),
-        ("/v1/topics/a?snapshot=1", "", "1", 501, "snapshot_unavailable"),
         ("/v1/topics/strict.a", "", "no json", 400, "payload_invalid"),
         ("/v1/topics/a", "Content-Type: application/json\r\n", "no json", 400, "payload_invalid"),
         ("/v1/topics/full", "", "1", 507, "limit"),

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use uringcast_protocol::session::{Role as Side, Session};
 use uringcast_ring::{Slot, pool::Lease};
 
-use crate::{conn::outbox::Outbox, ids::LaneId, settings::Content};
+use crate::{conn::outbox::Outbox, ids::LaneId, rules::Content};
 
 /// How far a connection's life has come; it only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

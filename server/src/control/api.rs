@@ -29,7 +29,7 @@ use crate::{
     logging::DroppedLines,
     mail::{Question, TopicReport},
     payload::{self, Claim},
-    settings::{Content, TopicRule},
+    rules::Content,
     shared::Stage,
 };
 
@@ -62,6 +62,8 @@ pub(super) struct Placed {
     seq: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    snapshot_wanted: bool,
 }
 
 impl Admin {
@@ -79,17 +81,17 @@ impl Admin {
 
     /// The content rule of a topic: the first that matches.
     pub(super) fn content_rule(&self, topic: &str) -> Content {
-        let matches = |rule: &&TopicRule| rule.pattern.matches(topic);
-        self.settings.topic_rules.iter().find(matches).map_or(Content::Auto, |rule| rule.content)
+        let rules = &self.settings.rules;
+        rules.rule(rules.of(topic)).content
     }
 }
 
 impl Placed {
     /// Waits for a publication's verdict.
     pub(super) async fn wait(topic: String, pending: Pending) -> Result<Self, ApiError> {
-        let Published { epoch, seq, duplicate } =
+        let Published { epoch, seq, duplicate, snapshot_wanted } =
             pending.verdict().await?.map_err(ApiError::refused)?;
-        Ok(Self { topic, epoch: format!("{epoch:016x}"), seq, duplicate })
+        Ok(Self { topic, epoch: format!("{epoch:016x}"), seq, duplicate, snapshot_wanted })
     }
 }
 
@@ -102,14 +104,12 @@ pub(super) async fn publish(
 ) -> Result<Json<Placed>, ApiError> {
     let topic = topic_of(path)?;
     let query = parameters(query)?;
-    if query.snapshot.unwrap_or(0) != 0 {
-        let message = "snapshots come with delta topics, which this version does not have yet";
-        return Err(ApiError::code(ErrorCode::SnapshotUnavailable, message));
-    }
     let payload = whole(body, admin.settings.publish_bytes_max as usize)?;
     admin.accepts_publications()?;
     let content = payload::settle(admin.content_rule(&topic), claim(&headers), &payload)?;
-    let draft = Draft { topic: topic.as_str().into(), content, payload, pub_seq: query.pub_seq };
+    let snapshot = query.snapshot.unwrap_or(0) != 0;
+    let pub_seq = query.pub_seq;
+    let draft = Draft { topic: topic.as_str().into(), content, payload, pub_seq, snapshot };
     let pending = admin.proxy.publish(draft)?;
     Placed::wait(topic, pending).await.map(Json)
 }

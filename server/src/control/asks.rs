@@ -16,6 +16,8 @@ pub(super) struct Published {
     pub(super) seq: u64,
     /// Its `pub_seq` was seen before; this is where the topic stands.
     pub(super) duplicate: bool,
+    /// The publisher is to send a snapshot.
+    pub(super) snapshot_wanted: bool,
 }
 
 /// One shard's answer.
@@ -60,8 +62,8 @@ impl Asks {
     }
 
     /// A publication was ordered. False: nobody waits for it any more.
-    pub(super) fn published(&mut self, ticket: u64, epoch: u64, seq: u64) -> bool {
-        self.verdict(ticket, Ok(Published { epoch, seq, duplicate: false }))
+    pub(super) fn published(&mut self, ticket: u64, published: Published) -> bool {
+        self.verdict(ticket, Ok(published))
     }
 
     /// A publication was refused, or ordered before. False: nobody waits for it any more.
@@ -70,7 +72,9 @@ impl Asks {
             ticket,
             match refusal {
                 Refusal::Code(code) => Err(code),
-                Refusal::Duplicate { epoch, seq } => Ok(Published { epoch, seq, duplicate: true }),
+                Refusal::Duplicate { epoch, seq } => {
+                    Ok(Published { epoch, seq, duplicate: true, snapshot_wanted: false })
+                }
             },
         )
     }
@@ -138,9 +142,10 @@ mod tests {
         let (reply, mut verdict) = oneshot::channel();
         let ticket = asks.publish(reply).expect("room");
         assert!(!asks.answered(ticket, 0, Answer::Deleted(true)));
-        assert!(asks.published(ticket, 7, 1));
-        assert!(!asks.published(ticket, 7, 2));
-        let published = Published { epoch: 7, seq: 1, duplicate: false };
+        let published = Published { epoch: 7, seq: 1, duplicate: false, snapshot_wanted: false };
+        assert!(asks.published(ticket, published));
+        assert!(!asks.published(ticket, published));
+        let published = Published { epoch: 7, seq: 1, duplicate: false, snapshot_wanted: false };
         assert_eq!(verdict.try_recv(), Ok(Ok(published)));
     }
 
@@ -150,7 +155,7 @@ mod tests {
         let (reply, mut verdict) = oneshot::channel();
         let ticket = asks.publish(reply).expect("room");
         assert!(asks.refused(ticket, Refusal::Duplicate { epoch: 7, seq: 3 }));
-        let published = Published { epoch: 7, seq: 3, duplicate: true };
+        let published = Published { epoch: 7, seq: 3, duplicate: true, snapshot_wanted: false };
         assert_eq!(verdict.try_recv(), Ok(Ok(published)));
     }
 

@@ -65,10 +65,6 @@ pub(super) async fn publish(
 fn send(admin: &Admin, line: &[u8]) -> Result<(String, Pending), ApiError> {
     let line =
         parse_publish_line(line).map_err(|error| ApiError::code(error.code, error.message))?;
-    if line.snapshot {
-        let message = "snapshots come with delta topics, which this version does not have yet";
-        return Err(ApiError::code(ErrorCode::SnapshotUnavailable, message));
-    }
     let (content, bytes) = payload::settle_data(admin.content_rule(&line.topic), &line.data)?;
     if bytes.len() > admin.settings.publish_bytes_max as usize {
         return Err(ApiError::too_large(admin.settings.publish_bytes_max as usize));
@@ -76,7 +72,8 @@ fn send(admin: &Admin, line: &[u8]) -> Result<(String, Pending), ApiError> {
     admin.accepts_publications()?;
     let payload = Bytes::copy_from_slice(&bytes);
     let topic = line.topic.into_owned();
-    let draft = Draft { topic: topic.as_str().into(), content, payload, pub_seq: line.pub_seq };
+    let (pub_seq, snapshot) = (line.pub_seq, line.snapshot);
+    let draft = Draft { topic: topic.as_str().into(), content, payload, pub_seq, snapshot };
     Ok((topic, admin.proxy.publish(draft)?))
 }
 

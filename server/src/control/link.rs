@@ -15,7 +15,7 @@ use uringcast_protocol::command::ErrorCode;
 use uringcast_ring::{WakeHandle, pool::Pool};
 
 use super::{
-    asks::Asks,
+    asks::{Asks, Published},
     proxy::{Command, Draft},
 };
 use crate::{
@@ -80,8 +80,8 @@ impl Link {
     fn receive(&mut self) -> usize {
         let asks = &mut self.asks;
         self.node.receive(RECEIVE_BUDGET, |from, mail| match mail {
-            Mail::Published { ticket, epoch, seq } => {
-                asks.published(ticket, epoch, seq);
+            Mail::Published { ticket, epoch, seq, snapshot_wanted } => {
+                asks.published(ticket, Published { epoch, seq, duplicate: false, snapshot_wanted });
             }
             Mail::Refused {
                 origin: Origin { publisher: Publisher::Request { ticket }, .. },
@@ -145,7 +145,15 @@ impl Link {
         .map_err(|_| ErrorCode::Busy)?;
         let node = u16::try_from(self.node.id()).expect("a mesh has at most 65 nodes");
         let origin = Origin { node: NodeId(node), publisher: Publisher::Request { ticket } };
-        self.send(home, Mail::Ingest(Ingest { lease, origin, pub_seq: draft.pub_seq }));
+        self.send(
+            home,
+            Mail::Ingest(Ingest {
+                lease,
+                origin,
+                pub_seq: draft.pub_seq,
+                snapshot: draft.snapshot,
+            }),
+        );
         Ok(())
     }
 

@@ -33,6 +33,7 @@ pub(super) struct Draft {
     pub(super) content: PayloadContent,
     pub(super) payload: Bytes,
     pub(super) pub_seq: Option<u64>,
+    pub(super) snapshot: bool,
 }
 
 /// Why there is no answer from the shards.

@@ -11,7 +11,7 @@ use super::{Mistake, Mistakes, http_values, values};
 use crate::{
     flags::{self, Given, table::Fallback},
     logging,
-    settings::TopicRule,
+    rules::TopicRule,
 };
 
 /// What was given, and the mistakes found so far.

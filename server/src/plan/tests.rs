@@ -145,7 +145,7 @@ fn a_flag_wins_over_the_file_and_lists_are_replaced_but_rules_go_first() {
     assert_eq!(plan.settings.ping_interval, Duration::from_secs(5));
     assert_eq!(plan.settings.allow_origin, ["c.example"]);
     let rules: Vec<_> =
-        plan.settings.topic_rules.iter().map(|rule| rule.pattern.as_str()).collect();
+        plan.settings.rules.given().iter().map(|rule| rule.pattern.as_str()).collect();
     assert_eq!(rules, ["md.x", "md.>"]);
 }
 

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 use ipnet::IpNet;
 use uringcast_protocol::topic_name::Pattern;
 
-use crate::settings::{Content, Kind, TopicRule};
+use crate::rules::{Content, Kind, TopicRule};
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "wants an IP address and a port, such as 127.0.0.1:9001".to_owned())
@@ -135,7 +135,7 @@ pub(super) fn rule(text: &str) -> Result<TopicRule, String> {
     let pattern = Pattern::parse(pattern).map_err(|error| {
         format!("wants a topic or pattern before the colon, and {pattern:?} is {error}")
     })?;
-    let mut rule = TopicRule { pattern, kind: Kind::default(), content: Content::default() };
+    let mut rule = TopicRule::new(pattern, Kind::default());
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some(("kind", kind)) => {

@@ -217,7 +217,13 @@ mod tests {
             _ => Opcode::Text,
         };
         let lease = publication::draft(pool, "md.X", 7, content, opcode, payload).expect("room");
-        let order = Order { epoch: 3, seq: 45, ts_us: 1_723_161_253_937_085 };
+        let order = Order {
+            epoch: 3,
+            seq: 45,
+            ts_us: 1_723_161_253_937_085,
+            pub_seq: None,
+            snapshot: false,
+        };
         publication::order(pool, lease, order, &mut Vec::new()).expect("room")
     }
 

@@ -8,26 +8,23 @@ use uringcast_protocol::{
     command::{self, Command, CommandError, ErrorCode, Id, Publish, Subscribe},
     opcode::{CloseCode, Opcode},
     publish::Data,
-    reply::{self, Terms, TopicAck},
+    reply::{self, Recovered, Terms, TopicAck},
     topic_name::Pattern,
     writer,
 };
 use uringcast_ring::Io;
 
-use super::{Shard, close::Ending, count, publish::PendingAck, seats::Refused};
+use super::{Shard, close::Ending, count, publish::PendingAck, resume::Wish, seats::Refused};
 use crate::{
     conn::Flags,
     ids::{ConnectionId, EntryId},
-    mail::{Origin, Publisher},
+    mail::{Ingest, Origin, Publisher},
     payload,
     publication::{self, Body},
-    settings::Kind,
+    rules::Kind,
     topics::log::Boundary,
 };
 
-/// Last values sent on one subscribe, bytes at most; for topics and patterns that would exceed it
-/// the answer says `snapshot_unavailable`. The largest message has room, as base64.
-const SNAPSHOT_BYTES_MAX: usize = 2 << 20;
 /// With so much own output a client's commands with long answers are refused until it has read.
 const OWN_BYTES_BUSY: usize = 256 << 10;
 
@@ -47,6 +44,9 @@ impl<I: Io> Shard<I> {
             }
             Ok(Command::Publish(publish)) => self.publish_command(id, publish),
             Ok(Command::Subscribe(subscribe)) => self.subscribe_command(id, subscribe),
+            Ok(Command::Update { id: request, topics, .. }) => {
+                self.update(id, request, &topics);
+            }
             Ok(Command::Unsubscribe { id: request, topics }) => {
                 self.unsubscribe(id, request, &topics);
             }
@@ -71,12 +71,9 @@ impl<I: Io> Shard<I> {
     }
 
     fn subscribe_command(&mut self, id: ConnectionId, subscribe: Subscribe<'_>) {
-        let Subscribe { id: request, topics, snapshot, .. } = subscribe;
-        // `resume` and `resume_from` ask for history; without one the answer is `recovered:false`.
-        // `sample_ms` is a wish: without pace the topics stay live, and the answer shows no
-        // `sample_ms`.
-        let recovered = subscribe.resume.is_some() || subscribe.resume_from.is_some();
-        self.subscribe_with(id, request, &topics, snapshot, recovered.then_some(false));
+        let Subscribe { id: request, topics, snapshot, resume, resume_from_us, .. } = subscribe;
+        let wish = Wish { snapshot, resume, resume_from_us };
+        self.subscribe_with(id, request, &topics, &wish);
     }
 
     /// Subscribes to topics and patterns, one by one, and answers for each.
@@ -87,7 +84,8 @@ impl<I: Io> Shard<I> {
         topics: &[Cow<'_, str>],
         snapshot: bool,
     ) {
-        self.subscribe_with(id, request, topics, snapshot, None);
+        let wish = Wish { snapshot, ..Wish::default() };
+        self.subscribe_with(id, request, topics, &wish);
     }
 
     fn subscribe_with(
@@ -95,46 +93,32 @@ impl<I: Io> Shard<I> {
         id: ConnectionId,
         request: Option<Id>,
         topics: &[Cow<'_, str>],
-        snapshot: bool,
-        recovered: Option<bool>,
+        wish: &Wish<'_>,
     ) {
-        // What a sweep is about to send must not come twice.
-        let sweeping = self.connections.find(id).is_some_and(|c| c.flags.has(Flags::SWEEPING));
-        if self.is_flooded(id) || snapshot && sweeping {
+        if self.is_flooded(id) {
             return self.refuse_command(id, request, Refused::Busy);
         }
         let mut entries = self.entries_of(id);
         let before = entries.clone();
-        let mut outcomes: Vec<Result<Pattern, ErrorCode>> = Vec::with_capacity(topics.len());
-        for topic in topics {
-            outcomes.push(self.add_entry(&mut entries, topic));
-        }
         let mut acks = Vec::with_capacity(topics.len());
-        let mut snapshots = Vec::new();
-        for (topic, outcome) in topics.iter().zip(&outcomes) {
-            let outcome = outcome.as_ref().map_err(|&code| code).and_then(|pattern| {
-                let room = SNAPSHOT_BYTES_MAX - snapshots.len();
-                if snapshot && !self.topics.snapshot(pattern, &mut snapshots, room) {
-                    // Not subscribed, then, unless it was before.
-                    self.drop_entry(&mut entries, &before, pattern);
-                    return Err(ErrorCode::SnapshotUnavailable);
-                }
-                Ok(self.terms(pattern, recovered))
+        let mut starts = Vec::new();
+        for topic in topics {
+            let outcome = self.add_entry(id, &mut entries, topic);
+            let outcome = outcome.map(|pattern| {
+                let recovered = self.starts(&pattern, wish, &mut starts);
+                self.terms(&pattern, recovered)
             });
             acks.push(TopicAck { topic: topic.as_ref(), outcome });
         }
         let mut answer = Vec::new();
         reply::write_subscribed(&mut answer, request.as_ref(), acks);
-        let write = |out: &mut Vec<u8>| write_answer(out, &answer, &snapshots);
-        let seated = if entries != before {
+        let write = |out: &mut Vec<u8>| write_answer(out, &answer);
+        let seated = if !starts.is_empty() {
+            self.seat_behind(id, &entries, Body::Json, &starts, write)
+        } else if entries != before {
             self.change_seat(id, &entries, Body::Json, write)
-        } else if snapshots.is_empty() {
-            self.own(id, Boundary::Message, write);
-            Ok(())
         } else {
-            // A last value stands behind all that led to it.
-            self.owe_all(id);
-            self.own_bytes(id, write);
+            self.own(id, Boundary::Message, write);
             Ok(())
         };
         // Entries that no lane took are given back.
@@ -155,8 +139,16 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn add_entry(&mut self, entries: &mut Vec<EntryId>, topic: &str) -> Result<Pattern, ErrorCode> {
+    fn add_entry(
+        &mut self,
+        id: ConnectionId,
+        entries: &mut Vec<EntryId>,
+        topic: &str,
+    ) -> Result<Pattern, ErrorCode> {
         let pattern = Pattern::parse(topic).map_err(|_| ErrorCode::TopicInvalid)?;
+        if !self.may_subscribe(id, &pattern) {
+            return Err(ErrorCode::Forbidden);
+        }
         if !pattern.is_exact() && self.topics.names.entry_of(pattern.as_str()).is_none() {
             // A new pattern is compared with every topic. One is always taken; of more, a tick takes
             // so many that the others on this core do not feel it.
@@ -177,40 +169,42 @@ impl<I: Io> Shard<I> {
         Ok(pattern)
     }
 
-    /// Takes an entry out again that was not there before.
-    fn drop_entry(&mut self, entries: &mut Vec<EntryId>, before: &[EntryId], pattern: &Pattern) {
-        if let Some(entry) = self.topics.names.entry_of(pattern.as_str())
-            && before.binary_search(&entry).is_err()
-            && let Ok(at) = entries.binary_search(&entry)
-        {
-            entries.remove(at);
-            self.topics.names.release(entry);
-        }
-    }
-
-    fn terms(&self, pattern: &Pattern, recovered: Option<bool>) -> Terms {
+    pub(super) fn terms(&self, pattern: &Pattern, recovered: Option<Recovered>) -> Terms {
         let mut terms = Terms { recovered, ..Terms::default() };
         if pattern.is_exact() {
             let name = pattern.as_str();
             let hash = self.topics.names.hash(name);
             let topic = self.topics.names.find(name, hash).map(|id| self.topics.names.topic(id));
-            terms.kind =
-                Some(topic.map_or_else(|| self.rule_of(name).0.name(), |topic| topic.kind.name()));
+            terms.kind = Some(
+                topic.map_or_else(|| self.rule_of(name).kind.name(), |topic| topic.kind.name()),
+            );
             terms.epoch = topic.map(|topic| topic.epoch);
             terms.seq = topic.map(|topic| topic.seq);
         } else {
-            // Only where it is the same for whatever the pattern matches.
-            let rules = &self.settings.topic_rules;
-            terms.kind = match rules.first() {
-                None => Some(Kind::default().name()),
-                Some(first) => rules
-                    .iter()
-                    .take_while(|rule| rule.kind == first.kind)
-                    .find(|rule| rule.pattern == *pattern)
-                    .map(|rule| rule.kind.name()),
-            };
+            terms.kind = self.kind_of_all(pattern).map(Kind::name);
         }
         terms
+    }
+
+    /// The kind of whatever a pattern matches, where that is one and the same.
+    fn kind_of_all(&self, pattern: &Pattern) -> Option<Kind> {
+        let mut rules = self.settings.rules.iter();
+        let first = rules.next()?.kind;
+        // A rule for this very pattern, and before it none of another kind; or all alike.
+        let mut kinds = self.settings.rules.iter().take_while(|rule| rule.kind == first);
+        let same = kinds.any(|rule| rule.pattern == *pattern) || rules.all(|r| r.kind == first);
+        same.then_some(first)
+    }
+
+    /// Whether this client may subscribe to all that a pattern can match.
+    fn may_subscribe(&self, id: ConnectionId, pattern: &Pattern) -> bool {
+        let Some(connection) = self.connections.find(id) else { return false };
+        let from = connection.peer.ip();
+        if pattern.is_exact() {
+            return self.rule_of(pattern.as_str()).may_subscribe(from);
+        }
+        let mut rules = self.settings.rules.iter();
+        rules.all(|rule| rule.may_subscribe(from) || !rule.pattern.overlaps(pattern))
     }
 
     fn entries_of(&self, id: ConnectionId) -> Vec<EntryId> {
@@ -245,14 +239,31 @@ impl<I: Io> Shard<I> {
         let mut answer = Vec::new();
         reply::write_unsubscribed(&mut answer, request.as_ref(), acks);
         let seated = if entries.len() == before {
-            self.own(id, Boundary::Message, |out| write_answer(out, &answer, &[]));
+            self.own(id, Boundary::Message, |out| write_answer(out, &answer));
             Ok(())
         } else {
-            self.change_seat(id, &entries, Body::Json, |out| write_answer(out, &answer, &[]))
+            self.change_seat(id, &entries, Body::Json, |out| write_answer(out, &answer))
         };
         if let Err(refused) = seated {
             self.refuse_command(id, request, refused);
         }
+    }
+
+    /// Answers on which terms a client's subscriptions go on.
+    fn update(&mut self, id: ConnectionId, request: Option<Id>, topics: &[Cow<'_, str>]) {
+        let entries = self.entries_of(id);
+        let mut acks = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let entry = self.topics.names.entry_of(topic);
+            let subscribed = entry.is_some_and(|entry| entries.binary_search(&entry).is_ok());
+            let outcome = match Pattern::parse(topic) {
+                Err(_) => Err(ErrorCode::TopicInvalid),
+                Ok(_) if !subscribed => Err(ErrorCode::NotSubscribed),
+                Ok(pattern) => Ok(self.terms(&pattern, None)),
+            };
+            acks.push(TopicAck { topic: topic.as_ref(), outcome });
+        }
+        self.reply(id, |out| reply::write_updated(out, request.as_ref(), acks));
     }
 
     /// Whether a client asks for more than it reads. (It is not read any further, but one receive
@@ -290,17 +301,13 @@ impl<I: Io> Shard<I> {
             let message = "publishing is not allowed from here";
             return self.fail(id, request, ErrorCode::Forbidden, message);
         }
-        if snapshot {
-            let message = "only delta topics take snapshots";
-            return self.fail(id, request, ErrorCode::BadRequest, message);
-        }
         if self.is_congested() {
             return self.fail(id, request, ErrorCode::Busy, "publishers are being slowed");
         }
         let ack = self.acks.insert(PendingAck { request, topic: topic.as_ref().into() });
         let publisher = Publisher::Connection { id, ack: Some(ack as u32) };
         let origin = Origin { node: self.node_id(), publisher };
-        self.publish_data(origin, &topic, &data, pub_seq);
+        self.publish_data(origin, &topic, &data, (pub_seq, snapshot));
     }
 
     /// Publishes what came as JSON: a command or a line.
@@ -309,7 +316,7 @@ impl<I: Io> Shard<I> {
         origin: Origin,
         topic: &str,
         data: &Data<'_>,
-        pub_seq: Option<u64>,
+        (pub_seq, snapshot): (Option<u64>, bool),
     ) {
         let hash = self.topics.names.hash(topic);
         let rule = self.content_of(topic, hash);
@@ -322,7 +329,7 @@ impl<I: Io> Shard<I> {
         let pool = &mut self.topics.memory.pool;
         let opcode = payload::opcode(content);
         match publication::draft(pool, topic, hash, content, opcode, &payload) {
-            Ok(lease) => self.ingest(lease, origin, pub_seq),
+            Ok(lease) => self.ingest(Ingest { lease, origin, pub_seq, snapshot }),
             Err(_) => self.refused(origin, ErrorCode::Busy),
         }
     }
@@ -348,7 +355,6 @@ impl<I: Io> Shard<I> {
     }
 }
 
-fn write_answer(out: &mut Vec<u8>, answer: &[u8], snapshots: &[u8]) {
+fn write_answer(out: &mut Vec<u8>, answer: &[u8]) {
     writer::write_message(out, Opcode::Text, answer, None);
-    out.extend_from_slice(snapshots);
 }

@@ -208,7 +208,7 @@ mod tests {
         let payload = vec![b'1'; bytes];
         let lease = publication::draft(pool, "t", 1, PayloadContent::Json, Opcode::Text, &payload)
             .expect("room");
-        let order = Order { epoch: 1, seq: 1, ts_us: 0 };
+        let order = Order { epoch: 1, seq: 1, ts_us: 0, pub_seq: None, snapshot: false };
         publication::order(pool, lease, order, &mut Vec::new()).expect("room")
     }
 

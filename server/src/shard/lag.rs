@@ -3,18 +3,20 @@
 //! Knows: when a subscriber counts as lagging and what its topics' kinds then say. Must not know:
 //! how sends are batched.
 
+use std::collections::HashMap;
+
 use uringcast_protocol::opcode::CloseCode;
 use uringcast_ring::{Io, SendOutcome};
 
 use super::{Shard, close::Ending, count, uncount};
 use crate::{
-    conn::{Flags, Phase, Seat},
-    ids::{ConnectionId, LaneId},
-    settings::Kind,
+    conn::{Connection, Flags, Phase, Seat},
+    ids::{ConnectionId, LaneId, TopicId},
+    rules::Kind,
     topics::{
         lane::LagMark,
         log::Boundary,
-        sweep::{Sweep, SweepStep},
+        sweep::{Batch, Need, Owed, Piece, Sweep, SweepStep},
     },
 };
 
@@ -121,8 +123,28 @@ impl<I: Io> Shard<I> {
     }
 
     fn worst(&self, lane: LaneId) -> Option<LagMark> {
-        let settings = &self.settings;
-        self.topics.lane_if(lane)?.worst_lag(settings.lag_bytes_max, settings.lag_messages_max)
+        self.topics.lane_if(lane)?.worst_lag()
+    }
+
+    /// Goes on with the sweeps that wait for something new in their lane.
+    pub(super) fn rouse_awaiting(&mut self) {
+        while let Some(lane_id) = self.topics.appended.awaited.pop() {
+            if self.topics.lane_if(lane_id).is_none() {
+                continue;
+            }
+            let (lane, _) = self.topics.lane_mut(lane_id);
+            lane.awaited = false;
+            for id in std::mem::take(&mut lane.awaiting) {
+                if let Some(sweep) = self.sweeps.get_mut(&id.index) {
+                    sweep.awaiting_in = None;
+                }
+                let idle = |c: &Connection| !c.has_own() && !c.flags.has(Flags::BLOCKED);
+                // Who has output of its own goes on when that is out.
+                if self.connections.find(id).is_some_and(idle) {
+                    self.sweep_on(id);
+                }
+            }
+        }
     }
 
     /// The subscriber of a lane's first mark has passed its bound, if it still is where the mark says.
@@ -160,27 +182,30 @@ impl<I: Io> Shard<I> {
         let lane = self.topics.lane(seat.lane);
         let cursor = lane.subscribers[seat.index as usize].cursor;
         let from = lane.log.boundary(cursor, Boundary::Message);
-        let (mut unsent, mut first) = (0, None);
-        let mut event = false;
+        let (mut missed, mut first) = (0, None);
+        let mut unsent = HashMap::new();
         for end in lane.log.unsent(from) {
-            event |= self.topics.names.topic_if(end.topic).is_none_or(|t| t.kind == Kind::Event);
+            *unsent.entry(end.topic).or_insert(0) += 1;
             first.get_or_insert(end.count);
-            unsent += 1;
+            missed += 1;
         }
-        if event {
+        let owed = self.owed_of(seat.lane, |topic| unsent.get(&topic).copied().unwrap_or(0));
+        // Own output on its way, a snapshot perhaps, is finished before anything is judged.
+        let own = self.connections.find(id).is_some_and(Connection::has_own);
+        if !own && owed.iter().any(|owed| self.topics.is_lost(seat.lane, owed)) {
             return self.close_slow(id);
         }
         let lane = self.topics.lane(seat.lane);
         let seen = first.map_or_else(|| self.topics.count(), |count| count - 1);
-        let left_at = lane.log.messages() - unsent;
+        let left_at = lane.log.messages() - missed;
         self.owe_begun(id, Boundary::Message);
         self.topics.lane_mut(seat.lane).0.sweeping += 1;
         self.leave_lane(id, seat);
-        self.sweeps.insert(id.index, Sweep::new(seen, left_at));
-        count!(self.lagging);
+        let mut sweep = Sweep::new(seen, left_at, owed);
+        sweep.lagged = true;
+        self.begin_sweep(id, sweep);
         if let Some(connection) = self.connections.find_mut(id) {
             connection.seat = Some(Seat { lane: seat.lane, index: Seat::AWAY });
-            connection.flags.set(Flags::SWEEPING);
             connection.lag_base = u64::MAX;
             if !connection.has_own() && !connection.flags.has(Flags::BLOCKED) {
                 self.sweep_on(id);
@@ -192,15 +217,25 @@ impl<I: Io> Shard<I> {
     pub(super) fn sweep_on(&mut self, id: ConnectionId) {
         let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { return };
         let Some(sweep) = self.sweeps.get_mut(&id.index) else { return };
-        let mut out = Vec::new();
+        let mut batch = Batch::default();
         let mut ids = std::mem::take(&mut self.scratch.ids);
-        let step = self.topics.sweep(seat.lane, sweep, &mut out, &mut ids);
+        let step = self.topics.sweep(seat.lane, sweep, &mut batch, &mut ids);
         self.scratch.ids = ids;
+        count!(self.gaps, batch.gaps);
+        count!(self.snapshots_sent, batch.snapshots);
+        count!(self.snapshots_missing, batch.snapshots_missing);
         match step {
             SweepStep::Lost => return self.close_slow(id),
             SweepStep::More => {}
+            SweepStep::Waiting => {
+                if sweep.awaiting_in.replace(seat.lane) != Some(seat.lane) {
+                    self.await_news(id, seat.lane);
+                }
+            }
             SweepStep::CaughtUp => {
-                count!(self.rejoins);
+                if sweep.lagged {
+                    count!(self.rejoins);
+                }
                 let lane = seat.lane;
                 // The seat first, so that the lane is not given up in between.
                 self.take_seat(id, lane);
@@ -210,11 +245,60 @@ impl<I: Io> Shard<I> {
                 self.end_sweep_at(id, messages);
             }
         }
-        if out.is_empty() {
+        if batch.pieces.is_empty() {
             self.settle_hold(id);
             self.resume_reading(id);
-        } else {
-            self.own_bytes(id, |own| own.extend_from_slice(&out));
+        }
+        for piece in batch.pieces {
+            match piece {
+                Piece::Bytes(bytes) => self.own_bytes(id, |own| own.extend_from_slice(&bytes)),
+                Piece::Shared(frame, range) => self.own_shared(id, frame, range),
+            }
+        }
+    }
+
+    fn await_news(&mut self, id: ConnectionId, lane_id: LaneId) {
+        let connections = &self.connections;
+        let (lane, _) = self.topics.lane_mut(lane_id);
+        // Of those who are gone, or have another interest now, nobody has told.
+        if lane.awaiting.len() > 64 + 2 * lane.sweeping as usize {
+            lane.awaiting.retain(|&other| {
+                let seat = connections.find(other).and_then(|c| c.seat);
+                seat.is_some_and(|seat| seat.lane == lane_id && seat.index == Seat::AWAY)
+            });
+        }
+        lane.awaiting.push(id);
+    }
+
+    /// Where a subscriber of a lane stands in its event and delta topics, if so many of the last
+    /// messages of each were not sent to it.
+    pub(super) fn owed_of(&mut self, lane: LaneId, unsent: impl Fn(TopicId) -> u64) -> Vec<Owed> {
+        let mut ids = std::mem::take(&mut self.scratch.ids);
+        self.topics.topics_of(lane, &mut ids);
+        let names = &self.topics.names;
+        let owed = ids
+            .iter()
+            .map(|&id| (id, names.topic(id)))
+            .filter(|(_, topic)| topic.kind != Kind::Value)
+            .map(|(id, topic)| Owed {
+                topic: id,
+                epoch: topic.epoch,
+                next: topic.seq.saturating_sub(unsent(id)) + 1,
+                need: Need::Next,
+            })
+            .collect();
+        self.scratch.ids = ids;
+        owed
+    }
+
+    /// A connection is served by a sweep from now on.
+    pub(super) fn begin_sweep(&mut self, id: ConnectionId, mut sweep: Sweep) {
+        sweep.counted_bytes = sweep.held_bytes() as u64;
+        self.topics.memory.held_bytes += sweep.counted_bytes;
+        self.sweeps.insert(id.index, sweep);
+        count!(self.lagging);
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.flags.set(Flags::SWEEPING);
         }
     }
 
@@ -227,6 +311,7 @@ impl<I: Io> Shard<I> {
 
     fn end_sweep_at(&mut self, id: ConnectionId, messages: u64) {
         let Some(sweep) = self.sweeps.remove(&id.index) else { return };
+        self.topics.memory.held_bytes -= sweep.counted_bytes;
         uncount!(self.lagging);
         count!(self.deliveries, sweep.sent);
         count!(

@@ -27,6 +27,7 @@ mod plain;
 mod publish;
 mod receive;
 mod report;
+mod resume;
 mod rights;
 mod seats;
 mod upkeep;
@@ -181,7 +182,12 @@ impl<I: Io> Shard<I> {
     /// With nobody connected.
     pub fn new(parts: Parts<I>, now: Now) -> Self {
         let Parts { io, pool, node, settings, shared } = parts;
-        let names = Names::new(shared.hash_seed, settings.topics_max, settings.patterns_max);
+        let names = Names::new(
+            shared.hash_seed,
+            settings.topics_max,
+            settings.patterns_max,
+            settings.history_bytes_max,
+        );
         let lag = LagBounds {
             bytes_max: settings.lag_bytes_max,
             messages_max: settings.lag_messages_max,
@@ -194,7 +200,14 @@ impl<I: Io> Shard<I> {
             shards,
             now,
             connections: Table::with_capacity(settings.connections_max as usize),
-            topics: Topics::new(names, pool, settings.lanes_max, lag, Arc::clone(&shared.census)),
+            topics: Topics::new(
+                names,
+                pool,
+                settings.lanes_max,
+                lag,
+                settings.rules.clone(),
+                Arc::clone(&shared.census),
+            ),
             sweeps: HashMap::new(),
             acks: Slab::new(),
             own_queue: VecDeque::new(),
@@ -286,6 +299,7 @@ impl<I: Io> Shard<I> {
         self.send_own()?;
         self.send_slice()?;
         self.judge_lags();
+        self.rouse_awaiting();
         self.tell_gauges();
         Ok(())
     }

@@ -3,8 +3,10 @@
 //! Knows: where in a connection's stream own output may stand, and when it is sent. Must not know:
 //! what it says.
 
+use std::ops::Range;
+
 use arrayvec::ArrayVec;
-use uringcast_ring::{Io, Send, SendOutcome, error::RingError};
+use uringcast_ring::{Io, Send, SendOutcome, error::RingError, pool::Frame};
 
 use super::{Shard, count, fanout::SENDS_PER_SLICE};
 use crate::{
@@ -35,6 +37,14 @@ impl<I: Io> Shard<I> {
     pub(super) fn own_bytes(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.outbox.get_or_insert_default().push_bytes(write);
+        self.queue_own(id);
+    }
+
+    /// Part of a block right after the own output before it.
+    pub(super) fn own_shared(&mut self, id: ConnectionId, frame: Frame, range: Range<usize>) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        let outbox = connection.outbox.get_or_insert_default();
+        outbox.push_shared(frame, range.start, range.end);
         self.queue_own(id);
     }
 

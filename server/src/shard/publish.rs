@@ -23,8 +23,8 @@ use crate::{
     mail::{Ingest, Mail, Origin, Publisher, Refusal},
     payload::{self, Claim},
     publication::{self, Order, Publication},
-    settings::{Content, Kind},
-    topics::log::Boundary,
+    rules::{Content, SnapshotSource, TopicRule},
+    topics::{log::Boundary, names::TopicTerms},
 };
 
 /// An answer that a publisher waits for.
@@ -40,19 +40,21 @@ pub(super) struct PendingAck {
 const ACKS_MAX: usize = 1 << 20;
 
 impl<I: Io> Shard<I> {
-    /// The kind and content that the rules give a topic.
-    pub(super) fn rule_of(&self, name: &str) -> (Kind, Content) {
-        self.settings
-            .topic_rules
-            .iter()
-            .find(|rule| rule.pattern.matches(name))
-            .map_or_else(Default::default, |rule| (rule.kind, rule.content))
+    /// The rule for a topic of this name.
+    pub(super) fn rule_of(&self, name: &str) -> &TopicRule {
+        self.settings.rules.rule(self.settings.rules.of(name))
+    }
+
+    fn terms_of(&self, name: &str, epoch: u64, base_seq: u64) -> TopicTerms {
+        let id = self.settings.rules.of(name);
+        let rule = self.settings.rules.rule(id);
+        TopicTerms { rule: id, kind: rule.kind, content: rule.content, epoch, base_seq }
     }
 
     /// What a topic's payloads are.
     pub(super) fn content_of(&self, name: &str, hash: u64) -> Content {
         let known = self.topics.names.find(name, hash);
-        known.map_or_else(|| self.rule_of(name).1, |id| self.topics.names.topic(id).content)
+        known.map_or_else(|| self.rule_of(name).content, |id| self.topics.names.topic(id).content)
     }
 
     /// Whether nothing more can be taken in for now.
@@ -102,7 +104,7 @@ impl<I: Io> Shard<I> {
             opcode,
         );
         match draft {
-            Ok(lease) => self.ingest(lease, origin, None),
+            Ok(lease) => self.ingest(Ingest { lease, origin, pub_seq: None, snapshot: false }),
             Err(_) => self.refused(origin, ErrorCode::Busy),
         }
     }
@@ -111,17 +113,13 @@ impl<I: Io> Shard<I> {
         let lines = std::mem::take(&mut publishing.lines);
         for line in publish_lines(&lines) {
             match parse_publish_line(line) {
-                Ok(line) if line.snapshot => {
-                    let ack = Some(PendingAck { request: None, topic: line.topic.as_ref().into() });
-                    let origin = self.origin(id, ack);
-                    self.refused(origin, ErrorCode::BadRequest);
-                }
                 Ok(line) => {
                     let ack = publishing
                         .ack
                         .then(|| PendingAck { request: None, topic: line.topic.as_ref().into() });
                     let origin = self.origin(id, ack);
-                    self.publish_data(origin, &line.topic, &line.data, line.pub_seq);
+                    let number = (line.pub_seq, line.snapshot);
+                    self.publish_data(origin, &line.topic, &line.data, number);
                 }
                 Err(error) => {
                     count!(self.publications_invalid);
@@ -144,14 +142,13 @@ impl<I: Io> Shard<I> {
     }
 
     /// Sends a draft to its topic's home.
-    pub(super) fn ingest(&mut self, lease: Lease, origin: Origin, pub_seq: Option<u64>) {
-        let (_, hash) = publication::draft_topic(&lease);
+    pub(super) fn ingest(&mut self, ingest: Ingest) {
+        let (_, hash) = publication::draft_topic(&ingest.lease);
         let home = usize::from(home_of(hash, self.shards).0);
-        let ingest = Ingest { lease, origin, pub_seq };
         if home == self.index {
             self.order(ingest);
         } else if self.parked[home].len() >= PARKED_MAX {
-            self.refused(origin, ErrorCode::Busy);
+            self.refused(ingest.origin, ErrorCode::Busy);
         } else {
             self.post(home, Mail::Ingest(ingest));
         }
@@ -164,18 +161,21 @@ impl<I: Io> Shard<I> {
         if let Some(topic) = known.filter(|&topic| self.held.has(topic)) {
             return self.wait_behind(topic, ingest);
         }
-        let Ingest { lease, origin, pub_seq } = ingest;
+        let Ingest { lease, origin, pub_seq, snapshot } = ingest;
         let (name, _) = publication::draft_topic(&lease);
         let topic = match known {
             Some(topic) => topic,
             None => {
-                let (kind, content) = self.rule_of(name);
-                match self.topics.names.create(name, hash, kind, content, rand::random()) {
+                let terms = self.terms_of(name, rand::random(), 0);
+                match self.topics.names.create(name, hash, terms) {
                     Ok(topic) => topic,
                     Err(_) => return self.refused(origin, ErrorCode::Limit),
                 }
             }
         };
+        if snapshot {
+            return self.order_snapshot(topic, lease, origin, pub_seq);
+        }
         let state = self.topics.names.topic_mut(topic);
         if let (Some(new), Some(last)) = (pub_seq, state.pub_seq)
             && new <= last
@@ -183,7 +183,13 @@ impl<I: Io> Shard<I> {
             let refusal = Refusal::Duplicate { epoch: state.epoch, seq: state.seq };
             return self.answer_refused(origin, refusal);
         }
-        let order = Order { epoch: state.epoch, seq: state.seq + 1, ts_us: self.now.utc_us };
+        let order = Order {
+            epoch: state.epoch,
+            seq: state.seq + 1,
+            ts_us: self.now.utc_us,
+            pub_seq,
+            snapshot: false,
+        };
         let pool = &mut self.topics.memory.pool;
         let Ok(publication) = publication::order(pool, lease, order, &mut self.scratch.head) else {
             return self.refused(origin, ErrorCode::Busy);
@@ -208,15 +214,79 @@ impl<I: Io> Shard<I> {
             }
         }
         self.append(topic, publication);
-        let (epoch, seq) = (publication.epoch(), publication.seq());
+        self.answer_published(topic, origin, publication.epoch(), publication.seq());
+    }
+
+    /// At a topic's home: a snapshot of its publisher finds its place in the topic's order.
+    fn order_snapshot(
+        &mut self,
+        topic: TopicId,
+        lease: Lease,
+        origin: Origin,
+        pub_seq: Option<u64>,
+    ) {
+        let state = self.topics.names.topic(topic);
+        let published = self.topics.rule(state.rule).snapshot == SnapshotSource::Published;
+        let Some(number) = pub_seq.filter(|_| published) else {
+            return self.refused(origin, ErrorCode::BadRequest);
+        };
+        let older = |kept: &Publication| kept.pub_seq().is_some_and(|kept| number <= kept);
+        if state.snapshot.as_ref().is_some_and(older) {
+            let refusal = Refusal::Duplicate { epoch: state.epoch, seq: state.seq };
+            return self.answer_refused(origin, refusal);
+        }
+        let newest = state.pub_seq.is_none_or(|last| number >= last);
+        let covers = if newest { Ok(state.seq) } else { state.history.covered_by(number) };
+        let epoch = state.epoch;
+        // What it covers is so long ago that what came after can't be had any more: nobody could use
+        // it, and the answer says that a newer one is wanted.
+        let Ok(covers) = covers else {
+            let seq = self.topics.names.topic(topic).seq;
+            return self.answer_published(topic, origin, epoch, seq);
+        };
+        let ts_us = self.now.utc_us;
+        let order = Order { epoch, seq: covers, ts_us, pub_seq, snapshot: true };
+        let pool = &mut self.topics.memory.pool;
+        let Ok(snapshot) = publication::order(pool, lease, order, &mut self.scratch.head) else {
+            return self.refused(origin, ErrorCode::Busy);
+        };
+        count!(self.snapshots_published);
+        for node in 0..self.shards {
+            if node != self.index {
+                let theirs = (usize::from(origin.node.0) == node).then_some(origin);
+                let frame = snapshot.frame().clone();
+                self.post(node, Mail::Snapshot { frame, origin: theirs });
+            }
+        }
+        self.topics.keep_snapshot(topic, snapshot);
+        self.answer_published(topic, origin, epoch, covers);
+    }
+
+    /// At a topic's home: tells the publisher, unless its own shard will.
+    fn answer_published(&mut self, topic: TopicId, origin: Origin, epoch: u64, seq: u64) {
         match origin.publisher {
             Publisher::Request { ticket } => {
-                self.post(self.shards, Mail::Published { ticket, epoch, seq });
+                let snapshot_wanted = self.topics.names.topic(topic).wants_snapshot();
+                self.post(self.shards, Mail::Published { ticket, epoch, seq, snapshot_wanted });
             }
             Publisher::Connection { .. } if usize::from(origin.node.0) == self.index => {
                 self.acknowledge(origin, epoch, seq, false);
             }
             Publisher::Connection { .. } => {}
+        }
+    }
+
+    /// A publisher's snapshot that its topic's home has put in order.
+    fn deliver_snapshot(&mut self, snapshot: Publication, origin: Option<Origin>) {
+        let (name, hash) = (snapshot.topic(), snapshot.topic_hash());
+        let (epoch, covers) = (snapshot.epoch(), snapshot.seq());
+        let topic = self.topics.names.find(name, hash).unwrap_or_else(|| {
+            let terms = self.terms_of(name, epoch, covers);
+            self.topics.names.create_ordered(name, hash, terms)
+        });
+        self.topics.keep_snapshot(topic, snapshot);
+        if let Some(origin) = origin {
+            self.acknowledge(origin, epoch, covers, false);
         }
     }
 
@@ -232,10 +302,10 @@ impl<I: Io> Shard<I> {
         let topic = match known {
             Some(topic) => topic,
             None => {
-                let (kind, content) = self.rule_of(name);
+                let terms = self.terms_of(name, publication.epoch(), publication.seq() - 1);
                 // Its home had room for it: the bound is judged there and nowhere else, or shards
                 // would differ in what they drop.
-                self.topics.names.create_ordered(name, hash, kind, content, publication.epoch())
+                self.topics.names.create_ordered(name, hash, terms)
             }
         };
         self.topics.names.topic_mut(topic).epoch = publication.epoch();
@@ -289,9 +359,12 @@ impl<I: Io> Shard<I> {
         let Some(PendingAck { request, topic }) = self.acks.try_remove(ack as usize) else {
             return;
         };
+        let hash = self.topics.names.hash(&topic);
+        let known = self.topics.names.find(&topic, hash);
+        let snapshot_wanted =
+            known.is_some_and(|topic| self.topics.names.topic(topic).wants_snapshot());
         self.tell_publisher(id, |out| {
-            let published =
-                Published { topic: &topic, epoch, seq, duplicate, snapshot_wanted: false };
+            let published = Published { topic: &topic, epoch, seq, duplicate, snapshot_wanted };
             reply::write_published(out, request.as_ref(), &published);
         });
     }
@@ -351,6 +424,9 @@ impl<I: Io> Shard<I> {
                 }
                 Mail::Deflated { topic, number, deflated, bytes } => {
                     self.compressed(topic, number, deflated, bytes);
+                }
+                Mail::Snapshot { frame, origin } => {
+                    self.deliver_snapshot(Publication::from_frames(frame, None), origin);
                 }
                 Mail::Refused { origin, refusal } => self.tell_refused(origin, refusal),
                 Mail::DeleteTopic { topic, ticket } => self.delete_topic(&topic, ticket),

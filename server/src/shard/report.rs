@@ -51,8 +51,8 @@ impl<I: Io> Shard<I> {
             kind: topic.kind.name(),
             epoch: format!("{:016x}", topic.epoch),
             seq: topic.seq,
-            ts: topic.last.as_ref().map_or(0, |last| last.ts_us()),
-            last_bytes: topic.last.as_ref().map_or(0, |last| last.payload_bytes() as u64),
+            ts: topic.last().map_or(0, |last| last.ts_us()),
+            last_bytes: topic.last().map_or(0, |last| last.payload_bytes() as u64),
             subscribers: self.topics.subscribers_of(id),
         }
     }

@@ -11,10 +11,13 @@ use uringcast_ring::Io;
 use super::{Shard, count, uncount};
 use crate::{
     conn::{Flags, Phase, Seat, outbox::Pending},
-    ids::{ConnectionId, EntryId, LaneId},
+    ids::{ConnectionId, EntryId, LaneId, TopicId},
     publication::{Body, Format},
-    settings::Kind,
-    topics::log::{Boundary, Detached},
+    rules::Kind,
+    topics::{
+        log::{Boundary, Detached},
+        sweep::{Need, Owed as Start, Sweep},
+    },
 };
 
 /// Why a seat could not be changed.
@@ -36,6 +39,10 @@ pub(super) enum Owed {
     /// Nothing.
     Nothing,
 }
+
+/// Snapshots of topics without history are sent on subscribing in one go up to so many bytes; the
+/// largest message has room, as base64.
+const AT_ONCE_BYTES_MAX: usize = 2 << 20;
 
 impl<I: Io> Shard<I> {
     /// Gives a connection the interest `entries` (rising, may be empty). `answer` is written between
@@ -84,7 +91,63 @@ impl<I: Io> Shard<I> {
         Ok(())
     }
 
-    /// Only to less: what is new to it would need another state of its sweep.
+    /// Gives a connection the interest `entries`, and what it has missed of the topics that `starts`
+    /// names: it is served by a sweep until it has caught up, which may be at once.
+    ///
+    /// # Errors
+    /// Nothing was changed and nothing written.
+    pub(super) fn seat_behind(
+        &mut self,
+        id: ConnectionId,
+        entries: &[EntryId],
+        body: Body,
+        starts: &[Start],
+        answer: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Refused> {
+        let Some(connection) = self.connections.find(id) else { return Ok(()) };
+        let format = Format { body, window_bits: connection.window_bits };
+        if connection.flags.has(Flags::SWEEPING) {
+            self.change_sweeping_seat(id, entries, format, answer)?;
+            if let Some(sweep) = self.sweeps.get_mut(&id.index) {
+                // What its sweep has still to send comes first, and then there is nothing to begin.
+                let names = &self.topics.names;
+                let pending =
+                    |t: TopicId| sweep.owed(t).is_some_and(|owed| owed.next <= names.topic(t).seq);
+                let starts: Vec<_> = starts.iter().filter(|s| !pending(s.topic)).collect();
+                starts.into_iter().for_each(|&start| sweep.owe(start));
+            }
+            return Ok(());
+        }
+        let lane = self.topics.lane_for(entries, format).map_err(|_| Refused::Limit)?;
+        // First, so that the lane is not given up in between.
+        self.topics.lane_mut(lane).0.sweeping += 1;
+        self.vacate(id, Owed::All);
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.seat = Some(Seat { lane, index: Seat::AWAY });
+        }
+        count!(self.subscribers);
+        let owed = self.owed_of(lane, |_| 0);
+        let messages = self.topics.lane(lane).log.messages();
+        let mut sweep = Sweep::new(self.topics.count(), messages, owed);
+        starts.iter().for_each(|&start| sweep.owe(start));
+        self.begin_sweep(id, sweep);
+        self.own_bytes(id, answer);
+        self.sweep_on(id);
+        // Where history would not bridge the time that a long sweep takes, it is done at once.
+        let mut ids = std::mem::take(&mut self.scratch.ids);
+        let fragile = self.topics.is_fragile(lane, &mut ids);
+        self.scratch.ids = ids;
+        while fragile
+            && self.connections.find(id).is_some_and(|c| {
+                c.flags.has(Flags::SWEEPING) && (1..AT_ONCE_BYTES_MAX).contains(&c.own_bytes())
+            })
+            && self.sweeps.get(&id.index).is_some_and(|sweep| sweep.awaiting_in.is_none())
+        {
+            self.sweep_on(id);
+        }
+        Ok(())
+    }
+
     fn change_sweeping_seat(
         &mut self,
         id: ConnectionId,
@@ -93,18 +156,30 @@ impl<I: Io> Shard<I> {
         answer: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Refused> {
         let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { return Ok(()) };
+        let Some(sweep) = self.sweeps.get(&id.index) else { return Ok(()) };
         let interest = &self.topics.lane(seat.lane).interest;
-        if entries.iter().any(|e| interest.binary_search_by_key(e, |m| m.entry).is_err()) {
-            return Err(Refused::Busy);
-        }
-        // An event that its sweep has still to send must not be lost with the subscription.
+        // A message that its sweep has still to send must not be lost with the subscription.
         let names = &self.topics.names;
+        let is_owed = |&t: &TopicId| {
+            let topic = names.topic(t);
+            let owed = sweep.owed(t).filter(|owed| owed.need != Need::Awaited);
+            topic.kind != Kind::Value && owed.is_some_and(|owed| owed.next <= topic.seq)
+        };
         let mut gone = interest.iter().filter(|m| entries.binary_search(&m.entry).is_err());
-        if gone.any(|m| {
-            names.entry(m.entry).topics.iter().any(|&t| names.topic(t).kind == Kind::Event)
-        }) {
+        if gone.any(|m| names.entry(m.entry).topics.iter().any(is_owed)) {
             return Err(Refused::Busy);
         }
+        // What is new to it begins now.
+        let starts: Vec<Start> = entries
+            .iter()
+            .filter(|e| interest.binary_search_by_key(*e, |m| m.entry).is_err())
+            .flat_map(|&e| &names.entry(e).topics)
+            .filter(|&&t| sweep.owed(t).is_none())
+            .map(|&t| {
+                let topic = names.topic(t);
+                Start { topic: t, epoch: topic.epoch, next: topic.seq + 1, need: Need::Next }
+            })
+            .collect();
         if entries.is_empty() {
             self.vacate(id, Owed::Nothing);
         } else {
@@ -117,6 +192,7 @@ impl<I: Io> Shard<I> {
                 // What it missed so far moves along; the two lanes count apart.
                 let before = missed.wrapping_sub(sweep.left_at_messages);
                 sweep.left_at_messages = new.log.messages().wrapping_sub(before);
+                starts.iter().for_each(|&start| sweep.owe(start));
             }
             if let Some(connection) = self.connections.find_mut(id) {
                 connection.seat = Some(Seat { lane, index: Seat::AWAY });

@@ -10,7 +10,10 @@ use uringcast_ring::pool::PoolFull;
 use crate::{
     ids::{ConnectionId, EntryId, TopicId},
     publication::{Format, Publication},
-    topics::log::{Log, LogMemory, VISIT_BYTES_MAX},
+    topics::{
+        LagBounds,
+        log::{Log, LogMemory, VISIT_BYTES_MAX},
+    },
 };
 
 /// A subscriber, as small as can be: a rotation reads them one after the other.
@@ -99,6 +102,12 @@ pub struct Lane {
     pub lag_marks: VecDeque<LagMark>,
     /// Connections of this interest that left the log and are served by sweeps.
     pub sweeping: u32,
+    /// Those of them who wait for something new in it.
+    pub awaiting: Vec<ConnectionId>,
+    /// There is something new, which they will be told at the end of the tick.
+    pub awaited: bool,
+    /// The smallest lag bounds of the topics appended.
+    pub lag: LagBounds,
     /// Its first mark has passed its bound and is to be judged at the end of the tick.
     pub judged: bool,
     /// It stands in a queue of lanes that have something to send.
@@ -131,6 +140,9 @@ impl Lane {
             subscribers: Vec::new(),
             lag_marks: VecDeque::new(),
             sweeping: 0,
+            awaiting: Vec::new(),
+            awaited: false,
+            lag: LagBounds::NONE,
             queued: false,
             judged: false,
             appended: 0,
@@ -316,10 +328,10 @@ impl Lane {
     }
 
     /// The mark that is first to pass the bounds, if it has.
-    pub fn worst_lag(&self, bytes_max: u64, messages_max: u64) -> Option<LagMark> {
+    pub fn worst_lag(&self) -> Option<LagMark> {
         self.lag_marks.front().copied().filter(|mark| {
-            self.log.head() - mark.base > bytes_max
-                || self.log.messages() - mark.base_messages > messages_max
+            self.log.head() - mark.base > self.lag.bytes_max
+                || self.log.messages() - mark.base_messages > self.lag.messages_max
         })
     }
 }
@@ -355,7 +367,8 @@ mod tests {
             let lease =
                 publication::draft(pool, "t", 1, PayloadContent::Json, Opcode::Text, &payload)
                     .expect("room");
-            let order = Order { epoch: 1, seq: self.count, ts_us: 0 };
+            let order =
+                Order { epoch: 1, seq: self.count, ts_us: 0, pub_seq: None, snapshot: false };
             let p = publication::order(pool, lease, order, &mut Vec::new()).expect("room");
             let appended =
                 self.lane.append(&p, TopicId(0), self.count, self.count, &mut self.memory);
@@ -440,8 +453,12 @@ mod tests {
         let id = ConnectionId { index: 0, generation: 0 };
         bench.lane.mark_lag(id);
         bench.publish(10);
-        assert!(bench.lane.worst_lag(12, 10).is_none());
-        assert!(bench.lane.worst_lag(11, 10).is_some());
-        assert!(bench.lane.worst_lag(100, 0).is_some());
+        let mut is_past = |bytes_max, messages_max| {
+            bench.lane.lag = LagBounds { bytes_max, messages_max };
+            bench.lane.worst_lag().is_some()
+        };
+        assert!(!is_past(12, 10));
+        assert!(is_past(11, 10));
+        assert!(is_past(100, 0));
     }
 }

@@ -3,6 +3,7 @@
 //! Knows: names, patterns, interests, lanes and their logs, last values. Must not know: sockets,
 //! sessions, the ring's operations, or connections beyond their numbers.
 
+pub mod history;
 pub mod lane;
 pub mod log;
 pub mod names;
@@ -23,7 +24,9 @@ use crate::{
     census::Census,
     ids::{EntryId, LaneId, TopicId},
     publication::{Format, Publication},
+    rules::{RuleId, Rules},
     topics::{
+        history::Past,
         lane::{Lane, Member},
         log::LogMemory,
         names::{Full, Names},
@@ -40,15 +43,28 @@ pub struct Appended {
     pub failed: Vec<LaneId>,
     /// Lanes in which a blocked subscriber may have passed its lag bound.
     pub lagging: Vec<LaneId>,
+    /// Lanes with something new, of which some subscribers' sweeps wait for that.
+    pub awaited: Vec<LaneId>,
 }
 
 /// The lag bounds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagBounds {
     /// Bytes appended since the socket was full.
     pub bytes_max: u64,
     /// Messages appended since the socket was full.
     pub messages_max: u64,
+}
+
+impl LagBounds {
+    /// Of a lane to which nothing was appended yet.
+    pub const NONE: Self = Self { bytes_max: u64::MAX, messages_max: u64::MAX };
+
+    /// The smaller of both, each.
+    fn lower(&mut self, other: Self) {
+        self.bytes_max = self.bytes_max.min(other.bytes_max);
+        self.messages_max = self.messages_max.min(other.messages_max);
+    }
 }
 
 /// A shard's topics.
@@ -63,7 +79,9 @@ pub struct Topics {
     lanes: Slab<Lane>,
     lanes_by_interest: HashTable<u32>,
     lanes_max: usize,
-    lag: LagBounds,
+    rules: Rules,
+    /// The lag bounds of each rule.
+    lag: Vec<LagBounds>,
     census: Arc<Census>,
     /// Lanes with something to send, those of few subscribers and those of many; they take turns.
     few: VecDeque<LaneId>,
@@ -81,16 +99,22 @@ impl Topics {
         pool: Pool,
         lanes_max: u32,
         lag: LagBounds,
+        rules: Rules,
         census: Arc<Census>,
     ) -> Self {
+        let lag_of = |rule: &crate::rules::TopicRule| LagBounds {
+            bytes_max: rule.lag_bytes_max.unwrap_or(lag.bytes_max),
+            messages_max: rule.lag_messages_max.unwrap_or(lag.messages_max),
+        };
         Self {
+            lag: rules.iter().map(lag_of).collect(),
+            rules,
             names,
             memory: LogMemory::new(pool),
             appended: Appended::default(),
             lanes: Slab::new(),
             lanes_by_interest: HashTable::new(),
             lanes_max: lanes_max as usize,
-            lag,
             census,
             few: VecDeque::new(),
             many: VecDeque::new(),
@@ -134,13 +158,21 @@ impl Topics {
     /// topic's last value. [`Self::appended`] says what else there is to do.
     pub fn publish(&mut self, id: TopicId, publication: &Publication, now_ns: u64) {
         self.count += 1;
-        self.names.set_last(id, publication, self.count);
+        let rule = self.names.topic(id).rule;
+        let past = Past { count: self.count, publication: publication.clone() };
+        self.names.push(id, past, &self.rules.rule(rule).history, now_ns);
         let topic = self.names.topic(id);
+        let lag = self.lag[usize::from(rule.0)];
         for &entry in &topic.entries {
             for &lane_id in &self.names.entry(entry).lanes {
                 let lane = &mut self.lanes[lane_id.0 as usize];
                 match lane.append(publication, id, self.count, now_ns, &mut self.memory) {
                     Ok(true) => {
+                        lane.lag.lower(lag);
+                        if !lane.awaiting.is_empty() && !std::mem::replace(&mut lane.awaited, true)
+                        {
+                            self.appended.awaited.push(lane_id);
+                        }
                         if lane.is_pending() && !lane.queued {
                             lane.queued = true;
                             if lane.subscribers.len() > FEW_SUBSCRIBERS_MAX {
@@ -149,9 +181,7 @@ impl Topics {
                                 self.few.push_back(lane_id);
                             }
                         }
-                        if !lane.lag_marks.is_empty()
-                            && !lane.judged
-                            && lane.worst_lag(self.lag.bytes_max, self.lag.messages_max).is_some()
+                        if !lane.lag_marks.is_empty() && !lane.judged && lane.worst_lag().is_some()
                         {
                             lane.judged = true;
                             self.appended.lagging.push(lane_id);
@@ -162,6 +192,26 @@ impl Topics {
                 }
             }
         }
+    }
+
+    /// A publisher's snapshot of a topic: it goes to nobody but those who wait for it.
+    pub fn keep_snapshot(&mut self, id: TopicId, snapshot: Publication) {
+        let topic = self.names.topic_mut(id);
+        topic.snapshot = Some(snapshot);
+        let topic = self.names.topic(id);
+        for &entry in &topic.entries {
+            for &lane_id in &self.names.entry(entry).lanes {
+                let lane = &mut self.lanes[lane_id.0 as usize];
+                if !lane.awaiting.is_empty() && !std::mem::replace(&mut lane.awaited, true) {
+                    self.appended.awaited.push(lane_id);
+                }
+            }
+        }
+    }
+
+    /// A rule.
+    pub fn rule(&self, id: RuleId) -> &crate::rules::TopicRule {
+        self.rules.rule(id)
     }
 
     /// Puts a lane into its queue if it has something to send.
@@ -324,7 +374,9 @@ impl Topics {
                 self.remove_member(member, format);
             }
         }
-        self.lanes[id.0 as usize].interest_hash = hash;
+        let lane = &mut self.lanes[id.0 as usize];
+        lane.interest_hash = hash;
+        lane.lag = LagBounds::NONE;
         self.index_lane(id, hash);
         true
     }
@@ -369,7 +421,8 @@ mod tests {
     use super::*;
     use crate::{
         publication::{self, Order, PayloadContent},
-        settings::{Content, Kind},
+        rules::{Content, Kind},
+        topics::names::TopicTerms,
     };
 
     fn subscribed(topics: &mut Topics, connection: u32) -> LaneId {
@@ -384,7 +437,7 @@ mod tests {
     fn publish(topics: &mut Topics, topic: TopicId, seq: u64) {
         let pool = &mut topics.memory.pool;
         let draft = publication::draft(pool, "t", 1, PayloadContent::Json, Opcode::Text, b"1");
-        let order = Order { epoch: 1, seq, ts_us: 0 };
+        let order = Order { epoch: 1, seq, ts_us: 0, pub_seq: None, snapshot: false };
         let publication =
             publication::order(pool, draft.expect("room"), order, &mut Vec::new()).expect("room");
         topics.publish(topic, &publication, 1);
@@ -394,10 +447,18 @@ mod tests {
     #[test]
     fn a_lane_that_takes_over_a_number_has_one_turn() {
         let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20 };
-        let names = Names::new(1, 10, 10);
-        let mut topics = Topics::new(names, Pool::unregistered(), 10, lag, Arc::default());
+        let names = Names::new(1, 10, 10, 1 << 20);
+        let (pool, rules) = (Pool::unregistered(), Rules::default());
+        let mut topics = Topics::new(names, pool, 10, lag, rules, Arc::default());
         let hash = topics.names.hash("t");
-        let topic = topics.names.create("t", hash, Kind::Event, Content::Auto, 1).expect("room");
+        let terms = TopicTerms {
+            rule: RuleId(0),
+            kind: Kind::Event,
+            content: Content::Auto,
+            epoch: 1,
+            base_seq: 0,
+        };
+        let topic = topics.names.create("t", hash, terms).expect("room");
         let first = subscribed(&mut topics, 1);
         publish(&mut topics, topic, 1);
         let (lane, memory) = topics.lane_mut(first);
@@ -416,8 +477,15 @@ mod tests {
     fn deflated_lanes_are_counted_from_their_making_to_their_end() {
         let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20 };
         let census = Arc::<Census>::default();
-        let names = Names::new(1, 10, 10);
-        let mut topics = Topics::new(names, Pool::unregistered(), 10, lag, Arc::clone(&census));
+        let names = Names::new(1, 10, 10, 1 << 20);
+        let mut topics = Topics::new(
+            names,
+            Pool::unregistered(),
+            10,
+            lag,
+            Rules::default(),
+            Arc::clone(&census),
+        );
         let [a, b, all] = ["a", "b", ">"].map(|pattern| {
             topics.entry_for(&Pattern::parse(pattern).expect("a pattern")).expect("room")
         });

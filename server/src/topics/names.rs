@@ -11,7 +11,8 @@ use crate::{
     home::topic_hash,
     ids::{EntryId, LaneId, TopicId},
     publication::Publication,
-    settings::{Content, Kind},
+    rules::{Content, HistoryBounds, Kind, RuleId},
+    topics::history::{History, Past},
 };
 
 /// A topic on this shard.
@@ -21,24 +22,52 @@ pub struct Topic {
     pub name: Box<str>,
     /// Its name's hash.
     pub hash: u64,
+    /// Its rule.
+    pub rule: RuleId,
     /// What may happen to subscribers that lag.
     pub kind: Kind,
     /// What its payloads are.
     pub content: Content,
     /// New when a topic is made, also when it is made again.
     pub epoch: u64,
-    /// The last publication's number, 0 before the first.
+    /// The last publication's number.
     pub seq: u64,
+    /// The number before this shard's first: what came to be since is all numbered above.
+    pub base_seq: u64,
     /// At the topic's home: the publisher's own number of the last publication.
     pub pub_seq: Option<u64>,
-    /// The last publication.
-    pub last: Option<Publication>,
+    /// The last publication, and those before it that its rule keeps.
+    pub history: History,
+    /// What the publisher last sent as a snapshot: its `seq` is that of the last publication it
+    /// covers.
+    pub snapshot: Option<Publication>,
     /// The shard's count of publications at the last one.
     pub last_count: u64,
-    /// The same at the one before.
-    pub previous_count: u64,
+    /// When the last one was appended here, ns.
+    pub last_ns: u64,
     /// The entries that match it.
     pub entries: Vec<EntryId>,
+}
+
+impl Topic {
+    /// The last publication.
+    pub fn last(&self) -> Option<&Publication> {
+        self.history.last()
+    }
+
+    /// Whether its publisher is to send a snapshot: there is none from which on all is still there.
+    pub fn wants_snapshot(&self) -> bool {
+        self.kind == Kind::Delta && self.usable_snapshot().is_none()
+    }
+
+    /// The publisher's snapshot, if all that was published after it is still there.
+    pub fn usable_snapshot(&self) -> Option<&Publication> {
+        let snapshot = self.snapshot.as_ref()?;
+        let covers = snapshot.seq();
+        let joined =
+            covers >= self.seq || self.history.first_seq().is_some_and(|first| first <= covers + 1);
+        joined.then_some(snapshot)
+    }
 }
 
 /// An exact name or pattern that someone is subscribed to.
@@ -61,6 +90,21 @@ impl Entry {
     }
 }
 
+/// What a new topic begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicTerms {
+    /// Its rule.
+    pub rule: RuleId,
+    /// Of that rule.
+    pub kind: Kind,
+    /// Of that rule.
+    pub content: Content,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The number before its first.
+    pub base_seq: u64,
+}
+
 /// A bound was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -78,15 +122,19 @@ pub struct Names {
     /// The entries that are patterns.
     patterns: Vec<EntryId>,
     /// Blocks of all topics' last values, bytes.
-    last_bytes: usize,
+    last_bytes: u64,
+    /// Blocks of all topics' histories, last values included, bytes.
+    history_bytes: u64,
+    /// What the histories may hold besides the last values, bytes.
+    history_bytes_max: u64,
 }
 
 /// With so many bytes of last values no new topic is made.
-pub const LAST_BYTES_MAX: usize = 256 << 20;
+pub const LAST_BYTES_MAX: u64 = 256 << 20;
 
 impl Names {
     /// None yet. `seed` is the process's for topic hashes.
-    pub fn new(seed: u64, topics_max: u32, patterns_max: u32) -> Self {
+    pub fn new(seed: u64, topics_max: u32, patterns_max: u32, history_bytes_max: u64) -> Self {
         Self {
             seed,
             topics_max: topics_max as usize,
@@ -97,6 +145,8 @@ impl Names {
             entries_by_name: HashTable::new(),
             patterns: Vec::new(),
             last_bytes: 0,
+            history_bytes: 0,
+            history_bytes_max,
         }
     }
 
@@ -140,16 +190,29 @@ impl Names {
         &mut self.topics[id.0 as usize]
     }
 
-    /// A topic has a new last value.
-    pub fn set_last(&mut self, id: TopicId, publication: &Publication, count: u64) {
+    /// A topic has a new last publication; its history keeps what `bounds` and the bound of all
+    /// histories together leave room for.
+    pub fn push(&mut self, id: TopicId, past: Past, bounds: &HistoryBounds, now_ns: u64) {
         let topic = &mut self.topics[id.0 as usize];
-        topic.seq = publication.seq();
-        topic.previous_count = topic.last_count;
-        topic.last_count = count;
-        self.last_bytes += publication.block_bytes();
-        if let Some(old) = topic.last.replace(publication.clone()) {
-            self.last_bytes -= old.block_bytes();
+        topic.seq = past.publication.seq();
+        topic.last_count = past.count;
+        topic.last_ns = now_ns;
+        let held = |topic: &Topic| topic.last().map_or(0, |last| last.block_bytes() as u64);
+        let (last_before, before) = (held(topic), topic.history.bytes());
+        topic.history.push(past, bounds);
+        self.last_bytes = self.last_bytes + held(topic) - last_before;
+        self.history_bytes = self.history_bytes + topic.history.bytes() - before;
+        while self.history_bytes - self.last_bytes > self.history_bytes_max {
+            match topic.history.shrink() {
+                0 => break,
+                given_up => self.history_bytes -= given_up,
+            }
         }
+    }
+
+    /// What all histories hold, bytes.
+    pub fn history_bytes(&self) -> u64 {
+        self.history_bytes
     }
 
     /// A topic, if it exists still.
@@ -166,29 +229,15 @@ impl Names {
     ///
     /// # Errors
     /// There are as many topics as may be.
-    pub fn create(
-        &mut self,
-        name: &str,
-        hash: u64,
-        kind: Kind,
-        content: Content,
-        epoch: u64,
-    ) -> Result<TopicId, Full> {
+    pub fn create(&mut self, name: &str, hash: u64, terms: TopicTerms) -> Result<TopicId, Full> {
         if self.topics.len() >= self.topics_max || self.last_bytes >= LAST_BYTES_MAX {
             return Err(Full);
         }
-        Ok(self.create_ordered(name, hash, kind, content, epoch))
+        Ok(self.create_ordered(name, hash, terms))
     }
 
     /// The same for a topic that its home has made already, whose bounds hold for all shards.
-    pub fn create_ordered(
-        &mut self,
-        name: &str,
-        hash: u64,
-        kind: Kind,
-        content: Content,
-        epoch: u64,
-    ) -> TopicId {
+    pub fn create_ordered(&mut self, name: &str, hash: u64, terms: TopicTerms) -> TopicId {
         let mut entries: Vec<_> = self.find_entry(name).into_iter().collect();
         entries.extend(
             self.patterns.iter().filter(|e| self.entries[e.0 as usize].pattern.matches(name)),
@@ -203,14 +252,17 @@ impl Names {
         self.topics.insert(Topic {
             name: name.into(),
             hash,
-            kind,
-            content,
-            epoch,
-            seq: 0,
+            rule: terms.rule,
+            kind: terms.kind,
+            content: terms.content,
+            epoch: terms.epoch,
+            seq: terms.base_seq,
+            base_seq: terms.base_seq,
             pub_seq: None,
-            last: None,
+            history: History::default(),
+            snapshot: None,
             last_count: 0,
-            previous_count: 0,
+            last_ns: 0,
             entries,
         });
         let topics = &self.topics;
@@ -221,7 +273,8 @@ impl Names {
     /// Forgets a topic. Who is subscribed to its name stays subscribed.
     pub fn remove(&mut self, id: TopicId) {
         let Some(topic) = self.topics.try_remove(id.0 as usize) else { return };
-        self.last_bytes -= topic.last.as_ref().map_or(0, Publication::block_bytes);
+        self.last_bytes -= topic.last().map_or(0, |last| last.block_bytes() as u64);
+        self.history_bytes -= topic.history.bytes();
         for entry in &topic.entries {
             let matched = &mut self.entries[entry.0 as usize].topics;
             if let Ok(at) = matched.binary_search(&id) {

@@ -1,21 +1,27 @@
-//! How a subscriber that left its lane's log catches up: the newest of each topic, in turn.
+//! How a subscriber that is not in its lane's log catches up: topic by topic, from where it stands.
 //!
-//! Knows: the topics of an interest in the order of their numbers, and which count of publications
-//! a subscriber has last seen where. Must not know: sockets, or when a sweep goes on.
+//! Knows: the topics of an interest in the order of their numbers, what a subscriber has last been
+//! sent of each, and what its kind says if the rest can't be had. Must not know: sockets, or when a
+//! sweep goes on.
 //!
-//! A sweep goes round the topics in a fixed order, some bytes at a time. What it saw at a topic, it
-//! saw at the count of publications at that moment; one count for the whole round would make the
-//! topics at the end look seen that were not, and starve them. So each batch leaves a mark: from
-//! here to there, seen at this count.
+//! A sweep goes round the topics in a fixed order, some bytes at a time. Of a value topic only the
+//! newest matters: what was seen there, was seen at the shard's count of publications at that
+//! moment. One count for the whole round would make the topics at the end look seen that were not,
+//! and starve them; so each batch leaves a mark: from here to there, seen at this count. Of event and
+//! delta topics every message matters: each has an entry with the number that comes next.
+//!
+//! Lag, a snapshot on subscribing and a resume are all this one thing, begun at different numbers.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
-use uringcast_protocol::topic_name::Pattern;
+use uringcast_protocol::{command::ErrorCode, opcode::Opcode, reply, writer};
+use uringcast_ring::pool::Frame;
 
 use crate::{
     ids::{LaneId, TopicId},
-    settings::Kind,
-    topics::Topics,
+    publication::{Body, Encoded, Format, Publication, SHARED_FRAME_BYTES_MIN},
+    rules::{Kind, Overflow, SnapshotSource},
+    topics::{Topics, lane::Lane, names::Topic},
 };
 
 /// A batch of a sweep ends when it has so many bytes.
@@ -29,6 +35,33 @@ struct Mark {
     seen: u64,
 }
 
+/// Where a subscriber stands in one topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Which topic.
+    pub topic: TopicId,
+    /// Its epoch: its number may be another topic's by now.
+    pub epoch: u64,
+    /// The number of the message that comes next.
+    pub next: u64,
+    /// What comes first.
+    pub need: Need,
+}
+
+/// What a subscriber is to be sent of a topic first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The message that comes next.
+    Next,
+    /// The same; what is not there any more is told as a gap, whatever the topic's rule says: the
+    /// subscriber has just come back.
+    NextOrGap,
+    /// A snapshot, from which on the rest follows.
+    Snapshot,
+    /// A snapshot that the publisher has yet to send; the subscriber was told so.
+    Awaited,
+}
+
 /// Where a sweep stands.
 #[derive(Debug)]
 pub struct Sweep {
@@ -36,6 +69,20 @@ pub struct Sweep {
     at: u32,
     /// From `at` to the highest number, and from 0 to `at`.
     marks: VecDeque<Mark>,
+    /// By rising topic: every event and delta topic, and value topics that begin with a snapshot or
+    /// in history.
+    owed: Vec<Owed>,
+    /// The topic at `at` is served up to this number in this round, so that one which is published to
+    /// faster than the subscriber reads does not keep the round from going on.
+    until: Option<u64>,
+    /// How many topics wait for a snapshot of their publisher.
+    awaited: u32,
+    /// What was counted of its memory among the logs', bytes.
+    pub counted_bytes: u64,
+    /// Its subscriber left the log because it was too slow; else it has just come.
+    pub lagged: bool,
+    /// The lane among whose waiting it is.
+    pub awaiting_in: Option<LaneId>,
     /// Messages the lane had appended, less those the subscriber was sent, when it left the log.
     pub left_at_messages: u64,
     /// Messages sent by sweeps so far.
@@ -49,62 +96,195 @@ pub enum SweepStep {
     More,
     /// With this batch nothing is left unsent: back to the log's head.
     CaughtUp,
-    /// An event was missed that can't be had any more.
+    /// Nothing is left unsent but what waits for a publisher's snapshot: go on when its lane has
+    /// something new.
+    Waiting,
+    /// A message was missed that can't be had any more, and the topic's kind or the wire format
+    /// leaves nothing else to be said.
+    Lost,
+}
+
+/// A batch: pieces in the order in which they go out.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The pieces.
+    pub pieces: Vec<Piece>,
+    bytes: usize,
+    /// Gaps told.
+    pub gaps: u64,
+    /// Snapshots sent.
+    pub snapshots: u64,
+    /// Snapshots that could not be had.
+    pub snapshots_missing: u64,
+}
+
+/// A piece of a batch.
+#[derive(Debug)]
+pub enum Piece {
+    /// Frames, copied.
+    Bytes(Vec<u8>),
+    /// Frames that lie in a block.
+    Shared(Frame, Range<usize>),
+}
+
+impl Batch {
+    fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        if !matches!(self.pieces.last(), Some(Piece::Bytes(_))) {
+            self.pieces.push(Piece::Bytes(Vec::new()));
+        }
+        match self.pieces.last_mut() {
+            Some(Piece::Bytes(bytes)) => bytes,
+            _ => unreachable!("a piece of bytes was just seen to be there"),
+        }
+    }
+
+    /// Appends a publication's frame as its lane would have it.
+    fn push(&mut self, publication: &Publication, format: Format) {
+        let encoded = publication.encoded(format);
+        let frame_bytes = encoded.bytes();
+        self.bytes += frame_bytes;
+        match encoded {
+            Encoded::Ready { block, range, .. } if frame_bytes >= SHARED_FRAME_BYTES_MIN => {
+                self.pieces.push(Piece::Shared(block.clone(), range));
+            }
+            encoded => {
+                let out = self.bytes_mut();
+                let start = out.len();
+                out.resize(start + frame_bytes, 0);
+                encoded.write(&mut out[start..]);
+            }
+        }
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let out = self.bytes_mut();
+        let before = out.len();
+        write(out);
+        let written = out.len() - before;
+        self.bytes += written;
+    }
+
+    /// Appends a message of the server's own.
+    fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut message = Vec::new();
+        write(&mut message);
+        self.write(|out| writer::write_message(out, Opcode::Text, &message, None));
+    }
+
+    fn gap(&mut self, topic: &str, from: u64, to: u64, reason: &str) {
+        self.gaps += 1;
+        self.say(|out| reply::write_gap(out, topic, from, to, reason));
+    }
+}
+
+/// What became of one topic in a batch.
+enum Served {
+    /// Nothing is left.
+    Done,
+    /// What came since the round came here is for the next round.
+    ForNow,
+    /// The batch is full.
+    Partly,
     Lost,
 }
 
 impl Sweep {
-    /// Everything up to `seen` was sent.
-    pub fn new(seen: u64, left_at_messages: u64) -> Self {
+    /// Of value topics everything up to `seen` was sent; the others stand where `owed` says.
+    pub fn new(seen: u64, left_at_messages: u64, mut owed: Vec<Owed>) -> Self {
         let marks = VecDeque::from([Mark { end: u32::MAX, seen }]);
-        Self { at: 0, marks, left_at_messages, sent: 0 }
+        owed.sort_unstable_by_key(|owed| owed.topic);
+        owed.dedup_by_key(|owed| owed.topic);
+        let awaited = owed.iter().filter(|owed| owed.need == Need::Awaited).count() as u32;
+        Self {
+            at: 0,
+            marks,
+            owed,
+            until: None,
+            awaited,
+            counted_bytes: 0,
+            lagged: false,
+            awaiting_in: None,
+            left_at_messages,
+            sent: 0,
+        }
+    }
+
+    /// Sets where the subscriber stands in a topic.
+    pub fn owe(&mut self, owed: Owed) {
+        match self.owed.binary_search_by_key(&owed.topic, |owed| owed.topic) {
+            Ok(at) => {
+                self.awaited -= u32::from(self.owed[at].need == Need::Awaited);
+                self.owed[at] = owed;
+            }
+            Err(at) => self.owed.insert(at, owed),
+        }
+        if owed.topic.0 == self.at {
+            self.until = None;
+        }
+    }
+
+    /// What it is owed of a topic, if that has an entry.
+    pub fn owed(&self, topic: TopicId) -> Option<&Owed> {
+        let at = self.owed.binary_search_by_key(&topic, |owed| owed.topic).ok()?;
+        Some(&self.owed[at])
+    }
+
+    /// The memory it takes besides the batch that is on its way, bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.owed.capacity() * size_of::<Owed>()
     }
 }
 
 impl Topics {
-    /// Appends one batch of frames to `out`. `ids` is scratch.
+    /// Whether a sweep over this interest may lose messages if it takes long: history does not keep
+    /// those of some event topic.
+    pub fn is_fragile(&self, lane: LaneId, ids: &mut Vec<TopicId>) -> bool {
+        self.topics_of(lane, ids);
+        ids.iter().any(|&id| {
+            let topic = self.names.topic(id);
+            topic.kind == Kind::Event && self.rules.rule(topic.rule).history.messages == 0
+        })
+    }
+
+    /// Appends one batch of frames to `batch`. `ids` is scratch.
     pub fn sweep(
         &self,
         lane: LaneId,
         sweep: &mut Sweep,
-        out: &mut Vec<u8>,
+        batch: &mut Batch,
         ids: &mut Vec<TopicId>,
     ) -> SweepStep {
         let lane = self.lane(lane);
-        let limit = out.len() + SWEEP_BATCH_BYTES;
         let mut old_marks = sweep.marks.len();
+        let mut behind = false;
         while old_marks > 0 {
             let mark = sweep.marks[0];
-            ids.clear();
-            for member in &lane.interest {
-                let topics = &self.names.entry(member.entry).topics;
-                let from = topics.partition_point(|t| t.0 < sweep.at);
-                let to = topics.partition_point(|t| t.0 < mark.end);
-                ids.extend_from_slice(&topics[from..to]);
-            }
-            ids.sort_unstable();
-            ids.dedup();
+            self.topics_between(lane, sweep.at, mark.end, ids);
             for &id in ids.iter() {
-                let topic = self.names.topic(id);
-                if topic.last_count <= mark.seen {
-                    continue;
+                if id.0 != sweep.at {
+                    sweep.until = None;
                 }
-                if topic.kind == Kind::Event && topic.previous_count > mark.seen {
-                    return SweepStep::Lost;
+                let served = self.serve(lane.format, sweep, id, mark.seen, batch);
+                let at = match served {
+                    Served::Lost => return SweepStep::Lost,
+                    Served::Done | Served::ForNow if batch.bytes < SWEEP_BATCH_BYTES => {
+                        behind |= matches!(served, Served::ForNow);
+                        continue;
+                    }
+                    Served::Done | Served::ForNow => id.0 + 1,
+                    Served::Partly => id.0,
+                };
+                if at != id.0 {
+                    sweep.until = None;
                 }
-                if let Some(last) = &topic.last {
-                    let start = out.len();
-                    let encoded = last.encoded(lane.format);
-                    out.resize(start + encoded.bytes(), 0);
-                    encoded.write(&mut out[start..]);
-                    sweep.sent += 1;
+                // Where the batch before ended in the same topic, nothing lies between.
+                if at != sweep.at {
+                    sweep.marks.push_back(Mark { end: at, seen: self.count() });
+                    sweep.at = at;
                 }
-                if out.len() >= limit {
-                    sweep.at = id.0 + 1;
-                    sweep.marks.push_back(Mark { end: sweep.at, seen: self.count() });
-                    return SweepStep::More;
-                }
+                return SweepStep::More;
             }
+            sweep.until = None;
             sweep.marks.pop_front();
             old_marks -= 1;
             if mark.end == u32::MAX {
@@ -113,24 +293,221 @@ impl Topics {
             } else {
                 sweep.at = mark.end;
             }
+            if old_marks == 0 && std::mem::take(&mut behind) {
+                // One more round, for what came while the batches before were on their way.
+                old_marks = sweep.marks.len();
+            }
         }
-        SweepStep::CaughtUp
+        if sweep.awaited > 0 { SweepStep::Waiting } else { SweepStep::CaughtUp }
     }
 
-    /// The last value of each topic that the pattern matches, as snapshot messages, appended to
-    /// `out`; `false` (and nothing appended) if that would be more than `bytes_max`.
-    pub fn snapshot(&self, pattern: &Pattern, out: &mut Vec<u8>, bytes_max: usize) -> bool {
-        let start = out.len();
-        let Some(entry) = self.names.entry_of(pattern.as_str()) else { return false };
-        for &id in &self.names.entry(entry).topics {
-            if let Some(last) = &self.names.topic(id).last {
-                last.write_snapshot(out);
+    /// The topics of a lane's interest with numbers in `[from, to)`, in order, each once.
+    fn topics_between(&self, lane: &Lane, from: u32, to: u32, ids: &mut Vec<TopicId>) {
+        ids.clear();
+        for member in &lane.interest {
+            let topics = &self.names.entry(member.entry).topics;
+            let first = topics.partition_point(|t| t.0 < from);
+            let end = topics.partition_point(|t| t.0 < to);
+            ids.extend_from_slice(&topics[first..end]);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+    }
+
+    /// Every topic of a lane's interest.
+    pub fn topics_of(&self, lane: LaneId, ids: &mut Vec<TopicId>) {
+        self.topics_between(self.lane(lane), 0, u32::MAX, ids);
+    }
+
+    /// Whether what a subscriber of a lane is owed of a topic can't be had any more, and nothing
+    /// else can be said.
+    pub fn is_lost(&self, lane: LaneId, owed: &Owed) -> bool {
+        let topic = self.names.topic(owed.topic);
+        if owed.next > topic.seq || topic.history.first_seq().is_some_and(|f| f <= owed.next) {
+            return false;
+        }
+        match topic.kind {
+            Kind::Value => false,
+            _ if self.lane(lane).format.body == Body::Raw => true,
+            Kind::Event => self.rules.rule(topic.rule).overflow == Overflow::Close,
+            Kind::Delta => false,
+        }
+    }
+
+    fn serve(
+        &self,
+        format: Format,
+        sweep: &mut Sweep,
+        id: TopicId,
+        seen: u64,
+        batch: &mut Batch,
+    ) -> Served {
+        let topic = self.names.topic(id);
+        let found = sweep.owed.binary_search_by_key(&id, |owed| owed.topic);
+        if topic.kind == Kind::Value && found.is_err() {
+            if topic.last_count > seen
+                && let Some(last) = topic.last()
+            {
+                batch.push(last, format);
+                sweep.sent += 1;
             }
-            if out.len() - start > bytes_max {
-                out.truncate(start);
-                return false;
+            return Served::Done;
+        }
+        // A topic that came to be meanwhile is owed from its beginning on.
+        let fresh =
+            Owed { topic: id, epoch: topic.epoch, next: topic.base_seq + 1, need: Need::Next };
+        let at = found.unwrap_or_else(|at| {
+            sweep.owed.insert(at, fresh);
+            at
+        });
+        let mut owed = sweep.owed[at];
+        if owed.epoch != topic.epoch {
+            owed = fresh;
+        }
+        let awaited = owed.need == Need::Awaited;
+        let until = *sweep.until.get_or_insert(topic.seq);
+        let rule = self.rules.rule(topic.rule);
+        let mut server = Server { topic, format, batch, owed, until, sent: 0 };
+        let served = server.serve(rule.overflow, rule.snapshot);
+        let Server { owed, sent, .. } = server;
+        sweep.sent += sent;
+        sweep.awaited = sweep.awaited + u32::from(owed.need == Need::Awaited) - u32::from(awaited);
+        if topic.kind == Kind::Value && matches!(served, Served::Done) {
+            // From here on only the newest matters.
+            sweep.owed.remove(at);
+        } else {
+            sweep.owed[at] = owed;
+        }
+        served
+    }
+}
+
+/// One topic's turn in a batch.
+struct Server<'s> {
+    topic: &'s Topic,
+    format: Format,
+    batch: &'s mut Batch,
+    owed: Owed,
+    until: u64,
+    sent: u64,
+}
+
+impl Server<'_> {
+    fn serve(&mut self, overflow: Overflow, source: SnapshotSource) -> Served {
+        match self.owed.need {
+            Need::Snapshot => self.snapshot(source),
+            Need::Awaited => match self.topic.usable_snapshot() {
+                Some(snapshot) => self.published(snapshot, "slow"),
+                None => return Served::Done,
+            },
+            Need::Next | Need::NextOrGap => {}
+        }
+        if self.owed.next > self.topic.seq || self.owed.need == Need::Awaited {
+            return Served::Done;
+        }
+        if self.topic.history.first_seq().is_none_or(|first| first > self.owed.next)
+            && !self.bridge(overflow)
+        {
+            return Served::Lost;
+        }
+        if self.owed.need == Need::Awaited {
+            return Served::Done;
+        }
+        for publication in self.topic.history.from_seq(self.owed.next) {
+            if self.batch.bytes >= SWEEP_BATCH_BYTES {
+                return Served::Partly;
+            }
+            if self.owed.next > self.until {
+                return Served::ForNow;
+            }
+            self.batch.push(publication, self.format);
+            self.sent += 1;
+            self.owed.next = publication.seq() + 1;
+            self.owed.need = Need::Next;
+        }
+        Served::Done
+    }
+
+    /// What was asked for on subscribing.
+    fn snapshot(&mut self, source: SnapshotSource) {
+        self.owed.need = Need::Next;
+        let topic = self.topic;
+        match source {
+            SnapshotSource::None => {}
+            // Every message since the answer is owed, and they say more than the last one does.
+            SnapshotSource::Last if topic.kind == Kind::Event && topic.seq >= self.owed.next => {}
+            SnapshotSource::Last => {
+                self.owed.next = topic.seq + 1;
+                if let Some(last) = topic.last() {
+                    self.batch.snapshots += 1;
+                    self.batch.write(|out| last.write_snapshot(out));
+                }
+            }
+            SnapshotSource::Published => match topic.usable_snapshot() {
+                Some(snapshot) => {
+                    self.owed.next = snapshot.seq() + 1;
+                    self.published(snapshot, "");
+                }
+                None => self.want_snapshot(),
+            },
+        }
+    }
+
+    /// The publisher's snapshot; what it covers and was not sent is told as a gap.
+    fn published(&mut self, snapshot: &Publication, reason: &str) {
+        let covers = snapshot.seq();
+        if self.owed.next <= covers {
+            self.batch.gap(&self.topic.name, self.owed.next, covers, reason);
+        }
+        self.batch.snapshots += 1;
+        self.batch.push(snapshot, self.format);
+        self.owed.next = covers + 1;
+        self.owed.need = Need::Next;
+        // What follows a snapshot follows it at once.
+        self.until = self.topic.seq;
+    }
+
+    fn want_snapshot(&mut self) {
+        self.batch.snapshots_missing += 1;
+        self.owed.need = Need::Awaited;
+        self.owed.next = self.topic.seq + 1;
+        let name = &self.topic.name;
+        let message = "follows as soon as the publisher sends one";
+        self.batch.say(|out| {
+            reply::write_topic_error(out, name, ErrorCode::SnapshotUnavailable, message);
+        });
+    }
+
+    /// The next message is not in history any more. `false`: it can't be gone without.
+    fn bridge(&mut self, overflow: Overflow) -> bool {
+        let topic = self.topic;
+        let first = topic.history.first_seq().unwrap_or(topic.seq + 1);
+        if topic.kind == Kind::Value {
+            self.owed.next = topic.seq;
+            return true;
+        }
+        if self.format.body == Body::Raw {
+            return false;
+        }
+        let back = self.owed.need == Need::NextOrGap;
+        let reason = if back { "history" } else { "slow" };
+        match topic.kind {
+            Kind::Event if back || overflow == Overflow::Gap => {
+                self.batch.gap(&topic.name, self.owed.next, first - 1, reason);
+                self.owed.next = first;
+                true
+            }
+            Kind::Event => false,
+            _ => {
+                match topic.usable_snapshot() {
+                    Some(snapshot) => self.published(snapshot, reason),
+                    None => {
+                        self.batch.gap(&topic.name, self.owed.next, topic.seq, reason);
+                        self.want_snapshot();
+                    }
+                }
+                true
             }
         }
-        true
     }
 }

@@ -273,7 +273,7 @@ impl Shard {
             bytes,
             seq: *seq,
         });
-        Mail::Published { ticket, epoch: 7, seq: *seq }
+        Mail::Published { ticket, epoch: 7, seq: *seq, snapshot_wanted: false }
     }
 
     fn answer(&self, question: &Question) -> Answer {

@@ -11,7 +11,8 @@ use uringcast::{
     ids::NodeId,
     mail::{Answer, Ingest, Mail, Origin, Publisher as Whose},
     publication,
-    settings::{Content as ContentRule, Kind, Settings, TopicRule},
+    rules::{Kind, Rules, TopicRule},
+    settings::Settings,
     shard::{Parts, Shard},
     shared::{Shared, Stage},
 };
@@ -253,7 +254,7 @@ impl World {
         let publisher = Whose::Request { ticket };
         let origin = Origin { node: NodeId(self.plan.shards as u16), publisher };
         let home = usize::from(home_of(hash, self.plan.shards).0);
-        let mail = Mail::Ingest(Ingest { lease, origin, pub_seq: None });
+        let mail = Mail::Ingest(Ingest { lease, origin, pub_seq: None, snapshot: false });
         match self.control.send(home, mail) {
             Ok(wake) => {
                 self.tickets.push((id, None));
@@ -394,12 +395,8 @@ where
 
 /// Topics of `v.>` are values, all others events.
 pub(crate) fn usual_settings() -> Settings {
-    let rule = TopicRule {
-        pattern: Pattern::parse("v.>").expect("a pattern"),
-        kind: Kind::Value,
-        content: ContentRule::Auto,
-    };
-    Settings { topic_rules: vec![rule], ..Settings::default() }
+    let rule = TopicRule::new(Pattern::parse("v.>").expect("a pattern"), Kind::Value);
+    Settings { rules: Rules::new(vec![rule]), ..Settings::default() }
 }
 
 fn draw_settings(plan: &Plan, dice: &mut Dice) -> Settings {

@@ -1,0 +1,119 @@
+//! Where a subscriber begins: at a snapshot, where it was, or at a time.
+//!
+//! Knows: positions in topics, and what can be told of them. Must not know: how it is sent.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use uringcast_protocol::{command::Position, reply::Recovered, topic_name::Pattern};
+use uringcast_ring::Io;
+
+use super::{Shard, count};
+use crate::{
+    ids::TopicId,
+    rules::{Kind, SnapshotSource},
+    topics::{
+        names::Topic,
+        sweep::{Need, Owed},
+    },
+};
+
+/// With `resume_from` everything is sent that was published since so long before the time given, µs:
+/// `ts` is the home shard's, and others may have been on their way to this one.
+const RESUME_SLACK_US: u64 = 2_000_000;
+
+/// Where a client wants to begin.
+#[derive(Debug, Default)]
+pub(super) struct Wish<'a> {
+    /// With the last value, or the publisher's snapshot.
+    pub(super) snapshot: bool,
+    /// Behind the last message it has, by topic.
+    pub(super) resume: BTreeMap<Cow<'a, str>, Position>,
+    /// With everything of this time (µs UTC) and later.
+    pub(super) resume_from_us: Option<u64>,
+}
+
+impl<I: Io> Shard<I> {
+    /// Where a subscriber begins in what a pattern matches; what is not named begins now. Says
+    /// whether a resume finds everything.
+    pub(super) fn starts(
+        &self,
+        pattern: &Pattern,
+        wish: &Wish<'_>,
+        starts: &mut Vec<Owed>,
+    ) -> Option<Recovered> {
+        let matched = self.topics.names.entry_of(pattern.as_str());
+        let matched = matched.map_or(&[][..], |entry| &self.topics.names.entry(entry).topics);
+        let recovered = if let Some(&position) = wish.resume.get(pattern.as_str()) {
+            let topic = matched.first().filter(|_| pattern.is_exact());
+            Some(topic.map_or(Recovered::NoEpoch, |&id| self.resume_at(id, position, starts)))
+        } else if let Some(from_us) = wish.resume_from_us {
+            Some(self.resume_from(matched, from_us.saturating_sub(RESUME_SLACK_US), starts))
+        } else {
+            None
+        };
+        match recovered {
+            Some(Recovered::Yes) => count!(self.resumed),
+            Some(_) => count!(self.resumed_not),
+            None if wish.snapshot => starts.extend(matched.iter().filter_map(|&id| {
+                let topic = self.topics.names.topic(id);
+                let source = self.topics.rule(topic.rule).snapshot;
+                (source != SnapshotSource::None)
+                    .then(|| at(id, topic, topic.seq + 1, Need::Snapshot))
+            })),
+            None => {}
+        }
+        recovered
+    }
+
+    /// Behind the last message it has.
+    fn resume_at(&self, id: TopicId, position: Position, starts: &mut Vec<Owed>) -> Recovered {
+        let topic = self.topics.names.topic(id);
+        let next = position.seq.saturating_add(1);
+        let recovered = if position.epoch != topic.epoch {
+            Recovered::NoEpoch
+        } else if position.seq > topic.seq {
+            Recovered::NoSeq
+        } else if next > topic.seq || topic.history.first_seq().is_some_and(|first| first <= next) {
+            starts.push(at(id, topic, next, Need::Next));
+            return Recovered::Yes;
+        } else {
+            Recovered::NoHistory
+        };
+        let known = recovered == Recovered::NoHistory;
+        match topic.kind {
+            Kind::Event if known => starts.push(at(id, topic, next, Need::NextOrGap)),
+            // Of another epoch nothing can be said but where this one stands.
+            Kind::Event => {}
+            Kind::Delta if known => starts.push(at(id, topic, next, Need::NextOrGap)),
+            Kind::Value | Kind::Delta => starts.push(at(id, topic, topic.seq + 1, Need::Snapshot)),
+        }
+        recovered
+    }
+
+    /// With everything since a time, of many topics.
+    fn resume_from(&self, matched: &[TopicId], from_us: u64, starts: &mut Vec<Owed>) -> Recovered {
+        // Of what was published before this process there is nothing.
+        let mut all = from_us >= self.shared.history_from_us;
+        for &id in matched {
+            let topic = self.topics.names.topic(id);
+            match topic.history.seq_at(from_us) {
+                Ok(Some(next)) => starts.push(at(id, topic, next, Need::Next)),
+                Ok(None) => {}
+                Err(_) if topic.kind == Kind::Value => {
+                    // The newest is all that matters, and it is there.
+                    starts.push(at(id, topic, topic.seq, Need::Next));
+                }
+                Err(_) => {
+                    // Which of them the client has is not known: all that are gone are named.
+                    all = false;
+                    starts.push(at(id, topic, topic.base_seq + 1, Need::NextOrGap));
+                }
+            }
+        }
+        if all { Recovered::Yes } else { Recovered::NoHistory }
+    }
+}
+
+fn at(id: TopicId, topic: &Topic, next: u64, need: Need) -> Owed {
+    Owed { topic: id, epoch: topic.epoch, next, need }
+}
