@@ -153,6 +153,13 @@ pub enum Refusal {
         /// The topic's last seq.
         seq: u64,
     },
+    /// A snapshot older than all that is known; the topic stands at this.
+    Uncovered {
+        /// The topic's epoch.
+        epoch: u64,
+        /// The topic's last seq.
+        seq: u64,
+    },
     /// As the error code says.
     Code(ErrorCode),
 }

@@ -75,6 +75,9 @@ impl Asks {
                 Refusal::Duplicate { epoch, seq } => {
                     Ok(Published { epoch, seq, duplicate: true, snapshot_wanted: false })
                 }
+                Refusal::Uncovered { epoch, seq } => {
+                    Ok(Published { epoch, seq, duplicate: false, snapshot_wanted: true })
+                }
             },
         )
     }

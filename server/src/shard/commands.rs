@@ -22,7 +22,7 @@ use crate::{
     payload,
     publication::{self, Body},
     rules::Kind,
-    topics::log::Boundary,
+    topics::{log::Boundary, sweep::Need},
 };
 
 /// With so much own output a client's commands with long answers are refused until it has read.
@@ -110,6 +110,10 @@ impl<I: Io> Shard<I> {
             });
             acks.push(TopicAck { topic: topic.as_ref(), outcome });
         }
+        // Of a topic that several of them match: where most is sent, and messages before a snapshot.
+        starts
+            .sort_unstable_by_key(|start| (start.topic, start.need == Need::Snapshot, start.next));
+        starts.dedup_by_key(|start| start.topic);
         let mut answer = Vec::new();
         reply::write_subscribed(&mut answer, request.as_ref(), acks);
         let write = |out: &mut Vec<u8>| write_answer(out, &answer);

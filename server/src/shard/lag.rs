@@ -5,13 +5,17 @@
 
 use std::collections::HashMap;
 
-use uringcast_protocol::opcode::CloseCode;
+use uringcast_protocol::{
+    opcode::{CloseCode, Opcode},
+    reply, writer,
+};
 use uringcast_ring::{Io, SendOutcome};
 
 use super::{Shard, close::Ending, count, uncount};
 use crate::{
     conn::{Connection, Flags, Phase, Seat},
     ids::{ConnectionId, LaneId, TopicId},
+    publication::Body,
     rules::Kind,
     topics::{
         lane::LagMark,
@@ -189,6 +193,9 @@ impl<I: Io> Shard<I> {
             first.get_or_insert(end.count);
             missed += 1;
         }
+        if self.is_forgotten(seat.lane, &unsent) {
+            return self.close_slow(id);
+        }
         let owed = self.owed_of(seat.lane, |topic| unsent.get(&topic).copied().unwrap_or(0));
         // Own output on its way, a snapshot perhaps, is finished before anything is judged.
         let own = self.connections.find(id).is_some_and(Connection::has_own);
@@ -209,6 +216,39 @@ impl<I: Io> Shard<I> {
             connection.lag_base = u64::MAX;
             if !connection.has_own() && !connection.flags.has(Flags::BLOCKED) {
                 self.sweep_on(id);
+            }
+        }
+    }
+
+    /// Whether topics are gone of which so many messages each were not sent: what they were, nobody
+    /// knows any more.
+    fn is_forgotten(&self, lane: LaneId, unsent: &HashMap<TopicId, u64>) -> bool {
+        !self.topics.lane(lane).only_values
+            && unsent.iter().any(|(&id, &unsent)| {
+                let topic = self.topics.names.topic_if(id);
+                topic.is_none_or(|topic| unsent > topic.seq - topic.base_seq)
+            })
+    }
+
+    /// A topic is about to be forgotten: whoever is owed messages of it is told that they don't come.
+    pub(super) fn forget_owed(&mut self, id: TopicId) {
+        let topic = self.topics.names.topic(id);
+        let (seq, name) = (topic.seq, topic.name.clone());
+        let mut owing: Vec<_> = self
+            .sweeps
+            .iter_mut()
+            .filter_map(|(&index, sweep)| Some((index, sweep.forget(id)?.next)))
+            .filter(|&(_, next)| topic.kind != Kind::Value && next <= seq)
+            .collect();
+        owing.sort_unstable();
+        for (index, next) in owing {
+            let Some(id) = self.connections.id_at(index) else { continue };
+            let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { continue };
+            if self.topics.lane(seat.lane).format.body == Body::Raw {
+                self.close_slow(id);
+            } else {
+                count!(self.gaps);
+                self.own_bytes(id, |out| write_gap(out, &name, next, seq, "deleted"));
             }
         }
     }
@@ -245,6 +285,7 @@ impl<I: Io> Shard<I> {
                 self.end_sweep_at(id, messages);
             }
         }
+        self.recount_sweep(id);
         if batch.pieces.is_empty() {
             self.settle_hold(id);
             self.resume_reading(id);
@@ -283,7 +324,7 @@ impl<I: Io> Shard<I> {
             .map(|(id, topic)| Owed {
                 topic: id,
                 epoch: topic.epoch,
-                next: topic.seq.saturating_sub(unsent(id)) + 1,
+                next: topic.seq.saturating_sub(unsent(id)).max(topic.base_seq) + 1,
                 need: Need::Next,
             })
             .collect();
@@ -300,6 +341,15 @@ impl<I: Io> Shard<I> {
         if let Some(connection) = self.connections.find_mut(id) {
             connection.flags.set(Flags::SWEEPING);
         }
+    }
+
+    /// What a sweep holds is counted among the logs, also when it has come to hold more.
+    pub(super) fn recount_sweep(&mut self, id: ConnectionId) {
+        let Some(sweep) = self.sweeps.get_mut(&id.index) else { return };
+        let held_bytes = &mut self.topics.memory.held_bytes;
+        *held_bytes -= sweep.counted_bytes;
+        sweep.counted_bytes = sweep.held_bytes() as u64;
+        *held_bytes += sweep.counted_bytes;
     }
 
     /// A sweep is over, because its connection is.
@@ -376,4 +426,11 @@ impl<I: Io> Shard<I> {
             lane.log.head() - lane.subscribers[seat.index as usize].cursor
         })
     }
+}
+
+/// Appends a gap as a message of its own.
+pub(super) fn write_gap(out: &mut Vec<u8>, topic: &str, from: u64, to: u64, reason: &str) {
+    let mut message = Vec::new();
+    reply::write_gap(&mut message, topic, from, to, reason);
+    writer::write_message(out, Opcode::Text, &message, None);
 }

@@ -188,7 +188,11 @@ impl<I: Io> Shard<I> {
                 self.resume_heads(id);
                 self.resume_reading(id);
             }
-            _ if connection.flags.has(Flags::SWEEPING) => self.sweep_on(id),
+            _ if connection.flags.has(Flags::SWEEPING) => {
+                // It is read between two batches, or it could not even unsubscribe.
+                self.resume_reading(id);
+                self.sweep_on(id);
+            }
             _ => {
                 self.settle_hold(id);
                 self.resume_reading(id);

@@ -163,6 +163,12 @@ impl<I: Io> Shard<I> {
         }
         let Ingest { lease, origin, pub_seq, snapshot } = ingest;
         let (name, _) = publication::draft_topic(&lease);
+        // Before the topic is made for it.
+        if snapshot
+            && (pub_seq.is_none() || self.rule_of(name).snapshot != SnapshotSource::Published)
+        {
+            return self.refused(origin, ErrorCode::BadRequest);
+        }
         let topic = match known {
             Some(topic) => topic,
             None => {
@@ -186,7 +192,8 @@ impl<I: Io> Shard<I> {
         let order = Order {
             epoch: state.epoch,
             seq: state.seq + 1,
-            ts_us: self.now.utc_us,
+            // The clock may be set back; in a topic's history time does not.
+            ts_us: self.now.utc_us.max(state.history.last().map_or(0, Publication::ts_us)),
             pub_seq,
             snapshot: false,
         };
@@ -241,8 +248,13 @@ impl<I: Io> Shard<I> {
         // What it covers is so long ago that what came after can't be had any more: nobody could use
         // it, and the answer says that a newer one is wanted.
         let Ok(covers) = covers else {
-            let seq = self.topics.names.topic(topic).seq;
-            return self.answer_published(topic, origin, epoch, seq);
+            let seq = state.seq;
+            return match origin.publisher {
+                Publisher::Request { .. } => self.answer_published(topic, origin, epoch, seq),
+                Publisher::Connection { .. } => {
+                    self.answer_refused(origin, Refusal::Uncovered { epoch, seq });
+                }
+            };
         };
         let ts_us = self.now.utc_us;
         let order = Order { epoch, seq: covers, ts_us, pub_seq, snapshot: true };
@@ -323,6 +335,7 @@ impl<I: Io> Shard<I> {
     fn answer_refused(&mut self, origin: Origin, refusal: Refusal) {
         match refusal {
             Refusal::Duplicate { .. } => count!(self.publications_duplicate),
+            Refusal::Uncovered { .. } => {}
             Refusal::Code(ErrorCode::Busy) => count!(self.publications_busy),
             Refusal::Code(ErrorCode::Limit) => count!(self.publications_limit),
             Refusal::Code(_) => count!(self.publications_invalid),
@@ -338,6 +351,7 @@ impl<I: Io> Shard<I> {
     fn tell_refused(&mut self, origin: Origin, refusal: Refusal) {
         match refusal {
             Refusal::Duplicate { epoch, seq } => self.acknowledge(origin, epoch, seq, true),
+            Refusal::Uncovered { epoch, seq } => self.acknowledge(origin, epoch, seq, false),
             Refusal::Code(code) => {
                 let Publisher::Connection { id, ack } = origin.publisher else { return };
                 let pending = ack.and_then(|ack| self.acks.try_remove(ack as usize));
@@ -465,6 +479,7 @@ impl<I: Io> Shard<I> {
     fn forget_topic(&mut self, topic: &str) {
         let hash = self.topics.names.hash(topic);
         if let Some(id) = self.topics.names.find(topic, hash) {
+            self.forget_owed(id);
             self.topics.names.remove(id);
         }
     }

@@ -85,6 +85,8 @@ impl<I: Io> Shard<I> {
             // Of another epoch nothing can be said but where this one stands.
             Kind::Event => {}
             Kind::Delta if known => starts.push(at(id, topic, next, Need::NextOrGap)),
+            // The newest, whatever its rule's snapshots are.
+            Kind::Value if known => starts.push(at(id, topic, topic.seq, Need::Next)),
             Kind::Value | Kind::Delta => starts.push(at(id, topic, topic.seq + 1, Need::Snapshot)),
         }
         recovered

@@ -8,7 +8,7 @@
 
 use uringcast_ring::Io;
 
-use super::{Shard, count, uncount};
+use super::{Shard, count, lag::write_gap, uncount};
 use crate::{
     conn::{Flags, Phase, Seat, outbox::Pending},
     ids::{ConnectionId, EntryId, LaneId, TopicId},
@@ -111,11 +111,14 @@ impl<I: Io> Shard<I> {
             if let Some(sweep) = self.sweeps.get_mut(&id.index) {
                 // What its sweep has still to send comes first, and then there is nothing to begin.
                 let names = &self.topics.names;
-                let pending =
-                    |t: TopicId| sweep.owed(t).is_some_and(|owed| owed.next <= names.topic(t).seq);
+                let pending = |t: TopicId| {
+                    let owed = sweep.owed(t).filter(|owed| owed.need != Need::Awaited);
+                    owed.is_some_and(|owed| owed.next <= names.topic(t).seq)
+                };
                 let starts: Vec<_> = starts.iter().filter(|s| !pending(s.topic)).collect();
                 starts.into_iter().for_each(|&start| sweep.owe(start));
             }
+            self.recount_sweep(id);
             return Ok(());
         }
         let lane = self.topics.lane_for(entries, format).map_err(|_| Refused::Limit)?;
@@ -156,50 +159,75 @@ impl<I: Io> Shard<I> {
         answer: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Refused> {
         let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { return Ok(()) };
-        let Some(sweep) = self.sweeps.get(&id.index) else { return Ok(()) };
+        let Some(sweep) = self.sweeps.get_mut(&id.index) else { return Ok(()) };
         let interest = &self.topics.lane(seat.lane).interest;
-        // A message that its sweep has still to send must not be lost with the subscription.
-        let names = &self.topics.names;
-        let is_owed = |&t: &TopicId| {
-            let topic = names.topic(t);
-            let owed = sweep.owed(t).filter(|owed| owed.need != Need::Awaited);
-            topic.kind != Kind::Value && owed.is_some_and(|owed| owed.next <= topic.seq)
+        let had: Vec<EntryId> = interest.iter().map(|member| member.entry).collect();
+        let new_lane = if entries.is_empty() {
+            None
+        } else {
+            Some(self.topics.lane_for(entries, format).map_err(|_| Refused::Limit)?)
         };
-        let mut gone = interest.iter().filter(|m| entries.binary_search(&m.entry).is_err());
-        if gone.any(|m| names.entry(m.entry).topics.iter().any(is_owed)) {
-            return Err(Refused::Busy);
-        }
+        let names = &self.topics.names;
+        // Topics that one interest has and the other has not, by whatever entry.
+        let apart = |some: &[EntryId], others: &[EntryId]| {
+            let only = some.iter().filter(|entry| others.binary_search(entry).is_err());
+            let topics = only.flat_map(|&entry| &names.entry(entry).topics).copied();
+            let in_others = |entry: &EntryId| others.binary_search(entry).is_ok();
+            let mut topics: Vec<TopicId> =
+                topics.filter(|&t| !names.topic(t).entries.iter().any(in_others)).collect();
+            topics.sort_unstable();
+            topics.dedup();
+            topics
+        };
         // What is new to it begins now.
-        let starts: Vec<Start> = entries
-            .iter()
-            .filter(|e| interest.binary_search_by_key(*e, |m| m.entry).is_err())
-            .flat_map(|&e| &names.entry(e).topics)
-            .filter(|&&t| sweep.owed(t).is_none())
-            .map(|&t| {
+        let starts: Vec<Start> = apart(entries, &had)
+            .into_iter()
+            .map(|t| {
                 let topic = names.topic(t);
                 Start { topic: t, epoch: topic.epoch, next: topic.seq + 1, need: Need::Next }
             })
             .collect();
-        if entries.is_empty() {
-            self.vacate(id, Owed::Nothing);
-        } else {
-            let lane = self.topics.lane_for(entries, format).map_err(|_| Refused::Limit)?;
-            let missed = self.topics.lane(seat.lane).log.messages();
-            self.topics.lane_mut(seat.lane).0.sweeping -= 1;
-            let (new, _) = self.topics.lane_mut(lane);
-            new.sweeping += 1;
-            if let Some(sweep) = self.sweeps.get_mut(&id.index) {
-                // What it missed so far moves along; the two lanes count apart.
-                let before = missed.wrapping_sub(sweep.left_at_messages);
-                sweep.left_at_messages = new.log.messages().wrapping_sub(before);
-                starts.iter().for_each(|&start| sweep.owe(start));
+        // What its sweep has not come to of the others does not come any more, and that is said.
+        let mut gaps = Vec::new();
+        for t in apart(&had, entries) {
+            let topic = names.topic(t);
+            if let Some(owed) = sweep.forget(t)
+                && topic.kind != Kind::Value
+                && owed.next <= topic.seq
+            {
+                write_gap(&mut gaps, &topic.name, owed.next, topic.seq, "slow");
+                count!(self.gaps);
             }
-            if let Some(connection) = self.connections.find_mut(id) {
-                connection.seat = Some(Seat { lane, index: Seat::AWAY });
-            }
-            self.topics.release_lane(seat.lane);
         }
-        self.own_bytes(id, answer);
+        let Some(lane) = new_lane else {
+            self.vacate(id, Owed::Nothing);
+            self.own_bytes(id, |out| {
+                out.extend_from_slice(&gaps);
+                answer(out);
+            });
+            return Ok(());
+        };
+        let missed = self.topics.lane(seat.lane).log.messages();
+        self.topics.lane_mut(seat.lane).0.sweeping -= 1;
+        let (new, _) = self.topics.lane_mut(lane);
+        new.sweeping += 1;
+        if let Some(sweep) = self.sweeps.get_mut(&id.index) {
+            // What it missed so far moves along; the two lanes count apart.
+            let before = missed.wrapping_sub(sweep.left_at_messages);
+            sweep.left_at_messages = new.log.messages().wrapping_sub(before);
+            // The old lane may be gone in a moment, and another have its number.
+            sweep.awaiting_in = None;
+            starts.iter().for_each(|&start| sweep.owe(start));
+        }
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.seat = Some(Seat { lane, index: Seat::AWAY });
+        }
+        self.topics.release_lane(seat.lane);
+        self.own_bytes(id, |out| {
+            out.extend_from_slice(&gaps);
+            answer(out);
+        });
+        self.recount_sweep(id);
         Ok(())
     }
 

@@ -138,7 +138,7 @@ impl History {
     fn drop_oldest(&mut self) {
         if let Some(past) = self.past.pop_front() {
             self.bytes -= past.publication.block_bytes() as u64;
-            self.dropped_ts_us = past.publication.ts_us();
+            self.dropped_ts_us = self.dropped_ts_us.max(past.publication.ts_us());
         }
     }
 }

@@ -108,6 +108,8 @@ pub struct Lane {
     pub awaited: bool,
     /// The smallest lag bounds of the topics appended.
     pub lag: LagBounds,
+    /// Nothing but value topics was appended.
+    pub only_values: bool,
     /// Its first mark has passed its bound and is to be judged at the end of the tick.
     pub judged: bool,
     /// It stands in a queue of lanes that have something to send.
@@ -143,6 +145,7 @@ impl Lane {
             awaiting: Vec::new(),
             awaited: false,
             lag: LagBounds::NONE,
+            only_values: true,
             queued: false,
             judged: false,
             appended: 0,

@@ -6,6 +6,8 @@
 pub mod history;
 pub mod lane;
 pub mod log;
+#[cfg(test)]
+mod model;
 pub mod names;
 pub mod sweep;
 
@@ -24,7 +26,7 @@ use crate::{
     census::Census,
     ids::{EntryId, LaneId, TopicId},
     publication::{Format, Publication},
-    rules::{RuleId, Rules},
+    rules::{Kind, RuleId, Rules},
     topics::{
         history::Past,
         lane::{Lane, Member},
@@ -162,6 +164,7 @@ impl Topics {
         let past = Past { count: self.count, publication: publication.clone() };
         self.names.push(id, past, &self.rules.rule(rule).history, now_ns);
         let topic = self.names.topic(id);
+        let kind = topic.kind;
         let lag = self.lag[usize::from(rule.0)];
         for &entry in &topic.entries {
             for &lane_id in &self.names.entry(entry).lanes {
@@ -169,6 +172,7 @@ impl Topics {
                 match lane.append(publication, id, self.count, now_ns, &mut self.memory) {
                     Ok(true) => {
                         lane.lag.lower(lag);
+                        lane.only_values &= kind == Kind::Value;
                         if !lane.awaiting.is_empty() && !std::mem::replace(&mut lane.awaited, true)
                         {
                             self.appended.awaited.push(lane_id);
@@ -421,7 +425,7 @@ mod tests {
     use super::*;
     use crate::{
         publication::{self, Order, PayloadContent},
-        rules::{Content, Kind},
+        rules::Content,
         topics::names::TopicTerms,
     };
 

@@ -223,15 +223,42 @@ impl Sweep {
         }
     }
 
+    /// Takes out where the subscriber stands in a topic, which is not of its interest any more.
+    pub fn forget(&mut self, topic: TopicId) -> Option<Owed> {
+        let at = self.owed.binary_search_by_key(&topic, |owed| owed.topic).ok()?;
+        let owed = self.owed.remove(at);
+        self.awaited -= u32::from(owed.need == Need::Awaited);
+        if topic.0 == self.at {
+            self.until = None;
+        }
+        Some(owed)
+    }
+
+    /// The topics from `at` up to `end`, at least one, were looked at when `seen` publications had
+    /// been counted. The mark that said when they were before has been taken out, or is the first.
+    fn passed(&mut self, end: u32, seen: u64) {
+        match self.marks.back_mut() {
+            Some(last) if last.end == self.at && last.seen == seen => last.end = end,
+            _ => self.marks.push_back(Mark { end, seen }),
+        }
+        self.at = if end == u32::MAX { 0 } else { end };
+    }
+
     /// What it is owed of a topic, if that has an entry.
     pub fn owed(&self, topic: TopicId) -> Option<&Owed> {
         let at = self.owed.binary_search_by_key(&topic, |owed| owed.topic).ok()?;
         Some(&self.owed[at])
     }
 
+    /// How many parts of its round it tells apart.
+    #[cfg(test)]
+    pub(super) fn marks_count(&self) -> usize {
+        self.marks.len()
+    }
+
     /// The memory it takes besides the batch that is on its way, bytes.
     pub fn held_bytes(&self) -> usize {
-        self.owed.capacity() * size_of::<Owed>()
+        self.owed.capacity() * size_of::<Owed>() + self.marks.capacity() * size_of::<Mark>()
     }
 }
 
@@ -256,6 +283,7 @@ impl Topics {
     ) -> SweepStep {
         let lane = self.lane(lane);
         let mut old_marks = sweep.marks.len();
+        let sent_before = sweep.sent;
         let mut behind = false;
         while old_marks > 0 {
             let mark = sweep.marks[0];
@@ -266,7 +294,10 @@ impl Topics {
                 }
                 let served = self.serve(lane.format, sweep, id, mark.seen, batch);
                 let at = match served {
-                    Served::Lost => return SweepStep::Lost,
+                    Served::Lost => {
+                        sweep.sent = sent_before;
+                        return SweepStep::Lost;
+                    }
                     Served::Done | Served::ForNow if batch.bytes < SWEEP_BATCH_BYTES => {
                         behind |= matches!(served, Served::ForNow);
                         continue;
@@ -279,20 +310,14 @@ impl Topics {
                 }
                 // Where the batch before ended in the same topic, nothing lies between.
                 if at != sweep.at {
-                    sweep.marks.push_back(Mark { end: at, seen: self.count() });
-                    sweep.at = at;
+                    sweep.passed(at, self.count());
                 }
                 return SweepStep::More;
             }
             sweep.until = None;
             sweep.marks.pop_front();
             old_marks -= 1;
-            if mark.end == u32::MAX {
-                sweep.marks.push_back(Mark { end: u32::MAX, seen: self.count() });
-                sweep.at = 0;
-            } else {
-                sweep.at = mark.end;
-            }
+            sweep.passed(mark.end, self.count());
             if old_marks == 0 && std::mem::take(&mut behind) {
                 // One more round, for what came while the batches before were on their way.
                 old_marks = sweep.marks.len();
@@ -361,10 +386,10 @@ impl Topics {
             at
         });
         let mut owed = sweep.owed[at];
+        let awaited = owed.need == Need::Awaited;
         if owed.epoch != topic.epoch {
             owed = fresh;
         }
-        let awaited = owed.need == Need::Awaited;
         let until = *sweep.until.get_or_insert(topic.seq);
         let rule = self.rules.rule(topic.rule);
         let mut server = Server { topic, format, batch, owed, until, sent: 0 };
