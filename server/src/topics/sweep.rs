@@ -495,7 +495,6 @@ impl Server<'_> {
     fn want_snapshot(&mut self) {
         self.batch.snapshots_missing += 1;
         self.owed.need = Need::Awaited;
-        self.owed.next = self.topic.seq + 1;
         let name = &self.topic.name;
         let message = "follows as soon as the publisher sends one";
         self.batch.say(|out| {
@@ -528,6 +527,7 @@ impl Server<'_> {
                     Some(snapshot) => self.published(snapshot, reason),
                     None => {
                         self.batch.gap(&topic.name, self.owed.next, topic.seq, reason);
+                        self.owed.next = topic.seq + 1;
                         self.want_snapshot();
                     }
                 }
