@@ -87,6 +87,31 @@ def test_flags_are_what_the_readme_says():
         assert default in table and default in help_text
 
 
+def test_the_rules_file_is_right(tmp_path, start):
+    (example,) = blocks("toml")
+    file = tmp_path / "uringcast.toml"
+    file.write_text(example)
+    assert run_binary("uringcast", "check-config", str(file))[0] == 0
+    server = start("--config", str(file))
+    kinds = {}
+    for name in ("md.A.trade", "md.A.bookTicker", "md.A.depth", "log.a.b", "else"):
+        server.publish_now(name, "1")
+        kinds[name] = server.get(f"/v1/topics/{name}").json()["kind"]
+    assert list(kinds.values()) == ["event", "value", "delta", "event", "event"]
+
+
+def test_every_key_of_a_rule_is_explained():
+    _, help_text, _ = run_binary("uringcast", "serve", "--help")
+    said = README.split("## Topic rules")[1].split("## Who may")[0]
+    typed = help_text.split("Keys: ")[1].split("The README")[0]
+    keys = re.findall(r"\b(?:[a-z]+-)+[a-z]+|kind|content|snapshot|overflow|batch|sample", typed)
+    assert len(set(keys)) >= 14
+    for key in set(keys) | {"pace", "expire"}:
+        assert f"`{key}`" in said or f"`{key.replace('-', '_')}`" in said or f"`{key}=`" in said, (
+            key
+        )
+
+
 @pytest.mark.parametrize("command", ["fanout", "synth", "replay", "connect"])
 def test_the_load_generators_commands_exist(command):
     assert f"loadgen {command}" in README

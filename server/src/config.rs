@@ -2,14 +2,14 @@
 //!
 //! Knows: how TOML is spelled, which names there are. Must not know: what a value means (`plan`
 //! does). A name may be written with `-` or `_`; a repeatable flag takes a list; rules for topics
-//! are `[[topic]]` tables of `pattern`, `kind` and `content`.
+//! are `[[topic]]` tables of `pattern` and the keys of `--topic`, with `history` a table of its own.
 
 use std::{fs, io, ops::Range, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
 use crate::{
-    flags::{self, Given, table::Flag},
+    flags::{self, Given, GivenKey, table::Flag},
     plan::Mistake,
 };
 
@@ -176,7 +176,7 @@ impl File<'_> {
     }
 
     fn rules(&mut self, flag: &'static Flag, span: &Range<usize>, value: &DeValue<'_>) {
-        let wanted = "wants [[topic]] tables with pattern, kind and content".to_owned();
+        let wanted = "wants [[topic]] tables".to_owned();
         let DeValue::Array(rules) = value else {
             return self.wrong(span, "topic", shown(value), wanted);
         };
@@ -188,35 +188,80 @@ impl File<'_> {
         }
     }
 
-    /// As it would have been typed: `pattern:kind=value,content=json`.
+    /// A pattern and its keys; what these mean is not known here.
     fn rule(&mut self, flag: &'static Flag, span: &Range<usize>, table: &DeTable<'_>) {
-        let (mut pattern, mut options) = (None, Vec::new());
+        let (mut pattern, mut keys) = (None, Vec::new());
         for (key, value) in table {
-            match (key.get_ref().as_ref(), value.get_ref()) {
-                ("pattern", DeValue::String(text)) => pattern = Some(text.as_ref().to_owned()),
-                (key @ ("kind" | "content"), DeValue::String(text)) => {
-                    options.push(format!("{key}={text}"));
+            let (span, key) = (key.span(), key.get_ref().as_ref());
+            match (key, value.get_ref()) {
+                ("pattern", DeValue::String(text)) => {
+                    pattern = Some((span, text.as_ref().to_owned()));
                 }
-                (known @ ("pattern" | "kind" | "content"), other) => {
-                    self.wrong(&key.span(), known, shown(other), "wants a string".to_owned());
+                ("pattern", other) => {
+                    self.wrong(&span, key, shown(other), "wants a string".to_owned());
+                    // Named once; the other keys are looked at still.
+                    pattern = Some((span, ">".to_owned()));
                 }
-                (unknown, _) => {
-                    let wanted = "is no key of a [[topic]]: pattern, kind or content".to_owned();
-                    self.wrong(&key.span(), "topic", unknown.to_owned(), wanted);
+                ("history", DeValue::Table(bounds)) => {
+                    for (bound, value) in bounds {
+                        let (span, bound) = (bound.span(), bound.get_ref().as_ref());
+                        let place = self.place(&span, &format!("history.{bound}"));
+                        self.rule_key(
+                            &mut keys,
+                            &format!("history-{bound}"),
+                            place,
+                            value.get_ref(),
+                        );
+                    }
+                }
+                (
+                    "publish_from" | "publish-from" | "subscribe_from" | "subscribe-from",
+                    DeValue::Array(list),
+                ) => {
+                    if list.is_empty() {
+                        let wanted = "wants an address at least; without this key anyone may";
+                        self.wrong(&span, key, "[]".to_owned(), wanted.to_owned());
+                    }
+                    for one in list {
+                        let place = self.place(&one.span(), key);
+                        self.rule_key(&mut keys, key, place, one.get_ref());
+                    }
+                }
+                (_, value) => {
+                    let place = self.place(&span, key);
+                    self.rule_key(&mut keys, key, place, value);
                 }
             }
         }
-        let Some(pattern) = pattern else {
+        let Some((span, pattern)) = pattern else {
             let wanted = "wants pattern = \"…\"".to_owned();
-            return self.wrong(span, "topic", options.join(","), wanted);
+            return self.wrong(span, "topic", "[[topic]]".to_owned(), wanted);
         };
-        let colon = if options.is_empty() { "" } else { ":" };
-        self.push(flag, "topic", span, format!("{pattern}{colon}{}", options.join(",")));
+        let place = self.place(&span, "pattern");
+        self.given.push(Given { name: flag.name, value: pattern, place, keys: Some(keys) });
+    }
+
+    fn rule_key(
+        &mut self,
+        keys: &mut Vec<GivenKey>,
+        key: &str,
+        place: String,
+        value: &DeValue<'_>,
+    ) {
+        match value {
+            DeValue::String(_) | DeValue::Integer(_) | DeValue::Boolean(_) => {
+                keys.push(GivenKey { key: key.to_owned(), value: shown(value), place });
+            }
+            other => {
+                let wanted = "wants a single value, text or a whole number".to_owned();
+                self.mistakes.push(Mistake { place, value: shown(other), wanted });
+            }
+        }
     }
 
     fn push(&mut self, flag: &'static Flag, key: &str, span: &Range<usize>, value: String) {
         let place = self.place(span, key);
-        self.given.push(Given { name: flag.name, value, place });
+        self.given.push(Given { name: flag.name, value, place, keys: None });
     }
 
     fn wrong(&mut self, span: &Range<usize>, key: &str, value: String, wanted: String) {
@@ -348,25 +393,68 @@ mod tests {
             "[[topic]]\npattern = 'md.*'\nkind = 'value'\n[[topic]]\npattern = 'a:b'\n\
              [[topic]]\ncontent = 'json'\npattern = 'c'\nkind='event'\n",
         );
-        assert_eq!(rules[0].1, "md.*:kind=value");
-        assert_eq!(rules[1].1, "a:b");
-        assert!(rules[2].1.starts_with("c:") && rules[2].1.contains("content=json"));
+        let patterns: Vec<_> = rules.iter().map(|(_, pattern)| pattern.as_str()).collect();
+        assert_eq!(patterns, ["md.*", "a:b", "c"]);
+    }
+
+    #[test]
+    fn a_rules_keys_keep_their_lines() {
+        let mut mistakes = Vec::new();
+        let text = "[[topic]]\npattern = 'md.>'\nhistory = { messages = 5,\n  age = '1m' }\n\
+                    publish_from = ['::1',\n '10.0.0.0/8']\nlag-bytes-max = '1MiB'\n";
+        let given = parse("f.toml", text, &mut mistakes);
+        assert_eq!((mistakes.as_slice(), given.len()), (&[][..], 1));
+        assert_eq!(
+            (given[0].value.as_str(), given[0].place.as_str()),
+            ("md.>", "f.toml:2: pattern")
+        );
+        let keys = given[0].keys.as_deref().expect("a rule of a file");
+        for wanted in [
+            ("history-messages", "5", "f.toml:3: history.messages"),
+            ("history-age", "1m", "f.toml:4: history.age"),
+            ("publish_from", "::1", "f.toml:5: publish_from"),
+            ("publish_from", "10.0.0.0/8", "f.toml:6: publish_from"),
+            ("lag-bytes-max", "1MiB", "f.toml:7: lag-bytes-max"),
+        ] {
+            let same = |key: &GivenKey| (&*key.key, &*key.value, &*key.place) == wanted;
+            assert!(keys.iter().any(same), "{wanted:?} not in {keys:#?}");
+        }
+    }
+
+    #[test]
+    fn a_rules_values_are_single_ones_where_they_must_be() {
+        let all = mistakes(
+            "[[topic]]\npattern = 'a'\nkind = ['value']\nhistory = { messages = [1] }\n\
+             publish_from = []\nsubscribe_from = [['::1']]\nexpire = 1.5\nsnapshot = { a = 1 }\n\
+             stale_after = 10:00:00\n",
+        );
+        for wanted in [
+            "f.toml:3: kind: \"[…]\" is not right: wants a single value",
+            "f.toml:4: history.messages: \"[…]\" is not right: wants a single value",
+            "f.toml:5: publish_from: \"[]\" is not right: wants an address at least",
+            "f.toml:6: subscribe_from: \"[…]\" is not right: wants a single value",
+            "f.toml:7: expire: \"1.5\" is not right: wants a single value",
+            "f.toml:8: snapshot: \"{…}\" is not right: wants a single value",
+            "f.toml:9: stale_after: \"10:00:00\" is not right: wants a single value",
+        ] {
+            assert!(all.iter().any(|mistake| mistake.contains(wanted)), "{wanted} not in {all:#?}");
+        }
+        assert_eq!(all.len(), 7);
     }
 
     #[test]
     fn every_mistake_is_named_with_its_line() {
         let all = mistakes(
             "reactor = 2\nping-interval = '1s'\nping_interval = '2s'\nlisten = ['a']\n\
-             admin = 1.5\n[[topic]]\nkind = 'value'\n[[topic]]\npattern = 3\nknd = 'x'\n",
+             admin = 1.5\n[[topic]]\nkind = 'value'\n[[topic]]\npattern = 3\n",
         );
         for wanted in [
             "f.toml:1: reactor: \"reactor\" is not right: is no setting; \"reactors\" is one",
             "f.toml:3: ping_interval: \"ping_interval\" is not right: is given twice",
             "f.toml:4: listen: \"[…]\" is not right: wants a single value",
             "f.toml:5: admin: \"1.5\" is not right: wants a single value",
-            "f.toml:6: topic: \"kind=value\" is not right: wants pattern = \"…\"",
+            "f.toml:6: topic: \"[[topic]]\" is not right: wants pattern = \"…\"",
             "f.toml:9: pattern: \"3\" is not right: wants a string",
-            "f.toml:10: topic: \"knd\" is not right: is no key of a [[topic]]: pattern, kind or content",
         ] {
             assert!(all.iter().any(|mistake| mistake == wanted), "{wanted}\nnot in {all:#?}");
         }

@@ -4,7 +4,11 @@
 //! A counter is written by its own shard only, so adding is a load and a store and never a locked
 //! instruction; a reader sees each figure whole, but not all of them at one moment.
 
+mod by_rule;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+pub use self::by_rule::{RULE_FIGURES, RuleCounters, RuleDescription};
 
 /// A figure with one writer.
 #[derive(Debug, Default)]
@@ -159,6 +163,7 @@ counters! {
     publications_invalid: Counter, "uringcast_publications_refused_total", "reason=\"invalid\"", "Publications not published, by reason.";
     publications_busy: Counter, "uringcast_publications_refused_total", "reason=\"busy\"", "Publications not published, by reason.";
     publications_limit: Counter, "uringcast_publications_refused_total", "reason=\"limit\"", "Publications not published, by reason.";
+    publications_forbidden: Counter, "uringcast_publications_refused_total", "reason=\"forbidden\"", "Publications not published, by reason.";
     deliveries: Counter, "uringcast_deliveries_total", "", "Messages sent to subscribers: one per message and subscriber.";
     sends: Counter, "uringcast_sends_total", "", "SENDs of lane ranges; deliveries over sends is the messages per SEND.";
     sent_bytes: Counter, "uringcast_sent_bytes_total", "", "Bytes sent.";
@@ -170,10 +175,10 @@ counters! {
     lags: Counter, "uringcast_lags_total", "", "Times a subscriber passed its lag bound.";
     gaps: Counter, "uringcast_gaps_total", "", "Times a subscriber was told that messages are not coming.";
     snapshots_sent: Counter, "uringcast_snapshots_total", "state=\"sent\"", "Snapshots: sent to subscribers, taken from publishers, or wanted by a subscriber and not there.";
-    snapshots_published: Counter, "uringcast_snapshots_total", "state=\"published\"", "";
-    snapshots_missing: Counter, "uringcast_snapshots_total", "state=\"missing\"", "";
+    snapshots_published: Counter, "uringcast_snapshots_total", "state=\"published\"", "Snapshots: sent to subscribers, taken from publishers, or wanted by a subscriber and not there.";
+    snapshots_missing: Counter, "uringcast_snapshots_total", "state=\"missing\"", "Snapshots: sent to subscribers, taken from publishers, or wanted by a subscriber and not there.";
     resumed: Counter, "uringcast_resumes_total", "recovered=\"true\"", "Topics resumed by subscribers, by whether everything missed could be sent.";
-    resumed_not: Counter, "uringcast_resumes_total", "recovered=\"false\"", "";
+    resumed_not: Counter, "uringcast_resumes_total", "recovered=\"false\"", "Topics resumed by subscribers, by whether everything missed could be sent.";
     rejoins: Counter, "uringcast_rejoins_total", "", "Times a lagging subscriber caught up.";
     overload_rotations: Counter, "uringcast_overload_rotations_total", "", "Rotations of a lane that took longer than the overload bound.";
     overloaded: Gauge, "uringcast_overloaded", "", "1 while publishers are being slowed.";

@@ -40,6 +40,19 @@ pub struct Given {
     pub value: String,
     /// For the message, if it is wrong: `--reactors`, `uringcast.toml:3: reactors`.
     pub place: String,
+    /// A rule of the file, whose pattern is the value: its other keys.
+    pub keys: Option<Vec<GivenKey>>,
+}
+
+/// One key of a rule for topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenKey {
+    /// Its name, dashes or underscores; of an inline table `history-messages` and the like.
+    pub key: String,
+    /// As it stands.
+    pub value: String,
+    /// For the message, if it is wrong.
+    pub place: String,
 }
 
 /// Reads the command line.
@@ -129,7 +142,8 @@ fn low_args(matches: &ArgMatches) -> LowArgs {
     let mut given = Vec::new();
     for flag in FLAGS {
         let mut push = |value| {
-            given.push(Given { name: flag.name, value, place: format!("--{}", flag.name) });
+            let place = format!("--{}", flag.name);
+            given.push(Given { name: flag.name, value, place, keys: None });
         };
         if flag.value.is_empty() {
             if matches.get_flag(flag.name) {
@@ -161,12 +175,15 @@ mod tests {
 
     #[test]
     fn what_is_typed_is_kept_as_text_with_its_place() {
+        let one = |name, value: &str, place: &str| Given {
+            name,
+            value: value.into(),
+            place: place.into(),
+            keys: None,
+        };
         assert_eq!(
             given(&["--reactors", "banana", "--echo"]),
-            [
-                Given { name: "echo", value: "true".into(), place: "--echo".into() },
-                Given { name: "reactors", value: "banana".into(), place: "--reactors".into() },
-            ]
+            [one("echo", "true", "--echo"), one("reactors", "banana", "--reactors"),]
         );
     }
 

@@ -216,6 +216,36 @@ pub struct TopicReport {
     pub last_bytes: u64,
     /// Subscribers by exact name or pattern; one shard's until summed.
     pub subscribers: u64,
+    /// The pattern of its rule, or `(none)`.
+    pub rule: String,
+    /// Messages kept, the last one included.
+    pub history_messages: u64,
+    /// Memory of those, bytes.
+    pub history_bytes: u64,
+    /// The number of the oldest of them; `None` if there is none.
+    pub first_seq: Option<u64>,
+    /// The number of the last message that the publisher's snapshot covers, if there is one.
+    pub snapshot_seq: Option<u64>,
+    /// Whether all that came after that snapshot is kept too: else nobody can begin with it.
+    pub snapshot_usable: bool,
+    /// When the last message was (µs UTC), if that is longer ago than the rule's `stale_after`.
+    pub stale_since: Option<u64>,
+}
+
+/// What is the matter with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionState {
+    /// Nothing.
+    Live,
+    /// Its socket took less than it was given; it has not lagged too far yet.
+    Blocked,
+    /// It has just subscribed or come back, and is sent what it missed.
+    CatchingUp,
+    /// It is sent everything but what waits for a publisher's snapshot.
+    AwaitingSnapshot,
+    /// It lagged too far, and is sent what its topics' kinds say.
+    Lagging,
 }
 
 /// A connection as its shard sees it.
@@ -233,6 +263,13 @@ pub struct ConnectionReport {
     pub subscriptions: u32,
     /// Bytes of its lane's log not yet sent to it.
     pub backlog_bytes: u64,
+    /// Messages published and not sent to it. While it lags these include messages of value topics that
+    /// it never will be sent, because newer ones stand for them.
+    pub behind_messages: u64,
+    /// What is the matter with it.
+    pub state: ConnectionState,
+    /// Since when it is served by sweeps, µs UTC.
+    pub since: Option<u64>,
     /// It left the log and is served by sweeps.
     pub lagging: bool,
     /// Its socket took less than it was given.

@@ -6,6 +6,7 @@
 mod http_values;
 mod machine;
 mod reading;
+mod rules;
 mod values;
 
 use std::{fmt, net::SocketAddr, ops::RangeInclusive};
@@ -14,7 +15,7 @@ use uringcast_protocol::forwarded::ProxyHeader;
 use uringcast_ring::TierChoice;
 
 pub use self::machine::Machine;
-use self::reading::Reading;
+use self::{reading::Reading, rules::Totals};
 use crate::{
     config,
     flags::{Given, LowArgs},
@@ -136,6 +137,10 @@ fn decide(
 }
 
 fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
+    let totals = Totals {
+        history_bytes_max: read.bytes("history-bytes-max", HISTORY_BYTES),
+        log_bytes_max: read.bytes("log-bytes-max", LOG_BYTES),
+    };
     Settings {
         echo: read.switch("echo"),
         deflate: read.choice("deflate", &ON_OFF),
@@ -165,13 +170,13 @@ fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
         subscriptions_max: read.number("subscriptions-max", 1..=1 << 16),
         lag_bytes_max: read.bytes("lag-bytes-max", 4 << 10..=1 << 30),
         lag_messages_max: read.number("lag-messages-max", 1..=1_000_000_000),
-        log_bytes_max: read.bytes("log-bytes-max", 1 << 20..=1 << 40),
+        log_bytes_max: totals.log_bytes_max,
         overload_rotation: read.time_ms("overload-rotation", 1..=10_000),
         send_buffer_bytes: unless_zero(read.bytes("send-buffer", 0..=64 << 20)),
         notsent_lowat_bytes: unless_zero(read.bytes("notsent-lowat", 0..=64 << 20)),
         user_timeout: read.time_ms("user-timeout", 1_000..=3_600_000),
-        history_bytes_max: 1 << 30,
-        rules: Rules::new(read.rules("topic")),
+        history_bytes_max: totals.history_bytes_max,
+        rules: Rules::new(read.rules("topic", totals)),
     }
 }
 
@@ -244,6 +249,8 @@ const REACTORS_MAX: u32 = 64;
 /// What a ring's table of direct descriptors can hold (2^20), less what the accepts need.
 const CONNECTIONS_MAX: u32 = (1 << 20) - 2 * 1_024;
 const CONNECTIONS_DEFAULT_MAX: u32 = 1_000_000;
+const HISTORY_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+const LOG_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 const MESSAGE_BYTES: RangeInclusive<u64> = 125..=64 << 20;
 const PROXY_HEADERS: &[(&str, ProxyHeader)] =
     &[("x-forwarded-for", ProxyHeader::XForwardedFor), ("forwarded", ProxyHeader::Forwarded)];

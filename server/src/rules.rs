@@ -197,7 +197,7 @@ impl Rules {
     }
 
     /// All, the last one for topics that none of the others matches.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &TopicRule> + Clone {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &TopicRule> + ExactSizeIterator + Clone {
         self.0.iter()
     }
 

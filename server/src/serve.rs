@@ -107,7 +107,7 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
     })?;
     let addresses = [data[0].local_addr()?, publish[0].local_addr()?, admin.local_addr()?];
 
-    let mut shared = Shared::new(reactors, rand::random());
+    let mut shared = Shared::new(reactors, rand::random()).with_rules(&plan.settings.rules);
     shared.history_from_us = clock::now().utc_us;
     let shared = Arc::new(shared);
     let (mut nodes, helper_bell) = mesh(&plan)?;

@@ -7,7 +7,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
-use crate::{census::Census, counters::Counters};
+use crate::{
+    census::Census,
+    counters::{Counters, RuleCounters},
+    rules::{RuleId, Rules},
+};
 
 /// Where the process is in its life; it only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +32,9 @@ pub enum Stage {
 pub struct Shared {
     /// One per shard; written by that shard only.
     pub counters: Vec<Counters>,
+    /// One per shard, written by that shard only: its figures of each rule.
+    by_rule: Vec<Box<[RuleCounters]>>,
+    rules: Vec<RuleName>,
     /// One per shard, written by that shard only: its publishers are to be slowed.
     pub overloaded: Vec<AtomicBool>,
     /// One per shard, written by that shard only: it accepts connections.
@@ -45,12 +52,28 @@ pub struct Shared {
     stage: AtomicU8,
 }
 
+/// What the figures of a rule are labelled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleName {
+    /// Its pattern; of the topics that no rule matches, [`NO_RULE`].
+    pub pattern: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// No rule before it has the same pattern; else it matches nothing that they do not.
+    pub matches: bool,
+}
+
+/// In place of a pattern; it is none.
+pub const NO_RULE: &str = "(none)";
+
 impl Shared {
     /// For so many shards.
     pub fn new(shards: usize, hash_seed: u64) -> Self {
         let flags = || (0..shards).map(|_| AtomicBool::new(false)).collect();
         Self {
             counters: (0..shards).map(|_| Counters::default()).collect(),
+            by_rule: Vec::new(),
+            rules: Vec::new(),
             overloaded: flags(),
             ready: flags(),
             ended: flags(),
@@ -60,6 +83,51 @@ impl Shared {
             hash_seed,
             stage: AtomicU8::new(Stage::Starting as u8),
         }
+        .with_rules(&Rules::default())
+    }
+
+    /// With figures for each of these rules.
+    pub fn with_rules(mut self, rules: &Rules) -> Self {
+        let given = rules.given();
+        let named = given.iter().enumerate().map(|(index, rule)| RuleName {
+            pattern: rule.pattern.as_str().to_owned(),
+            kind: rule.kind.name(),
+            matches: given[..index].iter().all(|before| before.pattern != rule.pattern),
+        });
+        let rest = rules.iter().next_back().map(|rule| RuleName {
+            pattern: NO_RULE.to_owned(),
+            kind: rule.kind.name(),
+            matches: true,
+        });
+        self.rules = named.chain(rest).collect();
+        let figures = || self.rules.iter().map(|_| RuleCounters::default()).collect();
+        self.by_rule = self.counters.iter().map(|_| figures()).collect();
+        self
+    }
+
+    /// A shard's figures of a rule; of a rule that there is not, those of topics without one.
+    pub fn of_rule(&self, shard: usize, rule: RuleId) -> &RuleCounters {
+        let figures = &self.by_rule[shard];
+        figures.get(usize::from(rule.0)).unwrap_or(&figures[figures.len() - 1])
+    }
+
+    /// What a rule's figures are labelled with.
+    pub fn rule_name(&self, rule: RuleId) -> &RuleName {
+        self.rules.get(usize::from(rule.0)).unwrap_or(&self.rules[self.rules.len() - 1])
+    }
+
+    /// Every rule with its figures, summed over all shards, in the order of
+    /// [`RULE_FIGURES`](crate::counters::RULE_FIGURES).
+    pub fn by_rule(&self) -> impl Iterator<Item = (&RuleName, Vec<u64>)> {
+        self.rules.iter().enumerate().map(|(at, name)| {
+            let shards = self.by_rule.iter().map(|figures| figures[at].values());
+            let sum = shards.fold(Vec::new(), |mut sum: Vec<u64>, values| {
+                sum.resize(values.len(), 0);
+                sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                sum
+            });
+            (name, sum)
+        })
     }
 
     /// Where the process is in its life.

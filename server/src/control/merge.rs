@@ -70,7 +70,10 @@ pub(super) fn connections(
     all.sort_by_key(|placed| placed.shard);
     if by_lag {
         all.sort_by_key(|placed| {
-            std::cmp::Reverse((placed.report.lagging, placed.report.backlog_bytes))
+            let ConnectionReport { lagging, behind_messages, backlog_bytes, .. } = placed.report;
+            // Of who is only behind in its lane's log bytes say more than messages do.
+            let swept_messages = if lagging { behind_messages } else { 0 };
+            std::cmp::Reverse((lagging, swept_messages, backlog_bytes))
         });
     }
     all.truncate(limit);
@@ -101,6 +104,7 @@ fn join(a: TopicReport, b: TopicReport) -> TopicReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::ConnectionState;
 
     fn report(topic: &str, seq: u64) -> TopicReport {
         TopicReport {
@@ -111,6 +115,13 @@ mod tests {
             ts: seq,
             last_bytes: seq,
             subscribers: 1,
+            rule: "(none)".to_owned(),
+            history_messages: 1,
+            history_bytes: 1,
+            first_seq: Some(seq),
+            snapshot_seq: None,
+            snapshot_usable: false,
+            stale_since: None,
         }
     }
 
@@ -173,6 +184,9 @@ mod tests {
             path: "/ws",
             subscriptions: 1,
             backlog_bytes,
+            behind_messages: backlog_bytes * 10,
+            state: if lagging { ConnectionState::Lagging } else { ConnectionState::Live },
+            since: None,
             lagging,
             blocked: lagging,
         };

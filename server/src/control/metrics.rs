@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::process::Usage;
 use crate::{
-    counters::{Counters, Shape, TIME_BUCKETS_US, TimeHistogram},
+    counters::{Counters, RULE_FIGURES, Shape, TIME_BUCKETS_US, TimeHistogram},
     shared::{Shared, Stage},
 };
 
@@ -18,6 +18,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 pub(super) fn page(shared: &Shared, usage: &Usage, lines_dropped: u64) -> String {
     let mut page = Page(String::with_capacity(32 << 10));
     page.shards(&shared.counters);
+    page.rules(shared);
     page.histograms(&shared.counters);
     page.process(shared, usage, lines_dropped);
     page.0
@@ -42,6 +43,27 @@ impl Page {
                 self.line(format_args!(
                     "{}{{shard=\"{shard}\"{comma}{labels}}} {value}",
                     figure.name
+                ));
+            }
+        }
+    }
+
+    /// By rule and so by kind, over all shards: with a thousand rules there are lines enough.
+    fn rules(&mut self, shared: &Shared) {
+        // A rule with the pattern of one before it matches nothing, and would be the same line.
+        let rules: Vec<_> = shared.by_rule().filter(|(rule, _)| rule.matches).collect();
+        let mut last = "";
+        for (index, figure) in RULE_FIGURES.iter().enumerate() {
+            if figure.name != last {
+                self.head(figure.name, Shape::Counter, figure.help);
+                last = figure.name;
+            }
+            let comma = if figure.labels.is_empty() { "" } else { "," };
+            for (rule, values) in &rules {
+                // Patterns hold nothing that would have to be escaped.
+                self.line(format_args!(
+                    "{}{{rule=\"{}\",kind=\"{}\"{comma}{}}} {}",
+                    figure.name, rule.pattern, rule.kind, figure.labels, values[index]
                 ));
             }
         }
@@ -163,7 +185,10 @@ impl std::fmt::Display for Seconds {
 mod tests {
     use std::collections::{HashMap, HashSet};
 
+    use uringcast_protocol::topic_name::Pattern;
+
     use super::*;
+    use crate::rules::{Kind, RuleId, Rules, TopicRule};
 
     fn text() -> String {
         let shared = Shared::new(2, 0);
@@ -210,6 +235,34 @@ mod tests {
         assert!(text.contains("uringcast_handshakes_total{shard=\"0\",result=\"400\"} 0\n"));
         assert!(text.contains("\nuringcast_log_lines_dropped_total 9\n"));
         assert!(text.contains("\nprocess_cpu_seconds_total 1.5\n"));
+    }
+
+    #[test]
+    fn rules_have_figures_of_their_own_summed_over_shards() {
+        let rule = |text, kind| TopicRule::new(Pattern::parse(text).expect("a pattern"), kind);
+        let rules = Rules::new(vec![
+            rule("md.>", Kind::Value),
+            rule(">", Kind::Delta),
+            rule("md.>", Kind::Event),
+        ]);
+        let shared = Shared::new(2, 0).with_rules(&rules);
+        shared.of_rule(0, RuleId(0)).conflated.add(3);
+        shared.of_rule(1, RuleId(0)).conflated.add(4);
+        shared.of_rule(1, RuleId(1)).resumed_not.add(5);
+        shared.of_rule(0, RuleId(3)).gaps.add(6);
+        shared.of_rule(0, RuleId(9)).gaps.add(1);
+        let text = page(&shared, &Usage::default(), 0);
+        let lines: HashSet<_> = text.lines().collect();
+        for line in [
+            "uringcast_rule_conflated_messages_total{rule=\"md.>\",kind=\"value\"} 7",
+            "uringcast_rule_conflated_messages_total{rule=\">\",kind=\"delta\"} 0",
+            "uringcast_rule_resumes_total{rule=\">\",kind=\"delta\",recovered=\"false\"} 5",
+            "uringcast_rule_gaps_total{rule=\"(none)\",kind=\"event\"} 7",
+        ] {
+            assert!(lines.contains(line), "{line}\n{text}");
+        }
+        assert_eq!(lines.len(), text.lines().count(), "no line twice");
+        assert!(!text.contains("rule=\"md.>\",kind=\"event\""));
     }
 
     #[test]

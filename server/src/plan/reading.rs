@@ -7,11 +7,15 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Mistake, Mistakes, http_values, values};
+use super::{
+    Mistake, Mistakes, http_values,
+    rules::{self, Totals},
+    values,
+};
 use crate::{
     flags::{self, Given, table::Fallback},
     logging,
-    rules::TopicRule,
+    rules::{RULES_MAX, TopicRule},
 };
 
 /// What was given, and the mistakes found so far.
@@ -144,10 +148,16 @@ impl<'a> Reading<'a> {
     }
 
     /// Those typed, then the file's: the first that matches a topic holds, so what is typed wins.
-    pub(super) fn rules(&mut self, name: &'static str) -> Vec<TopicRule> {
-        let mut rules = self.all(name, self.typed, values::rule);
-        rules.append(&mut self.all(name, self.file, values::rule));
-        rules
+    pub(super) fn rules(&mut self, name: &'static str, totals: Totals) -> Vec<TopicRule> {
+        let given: Vec<_> =
+            self.typed.iter().chain(self.file).filter(|given| given.name == name).collect();
+        if let Some(first) = given.get(RULES_MAX) {
+            let (place, value) = (first.place.clone(), first.value.clone());
+            let wanted = format!("wants at most {RULES_MAX} rules");
+            self.mistakes.push(Mistake { place, value, wanted });
+        }
+        let rule = |given| rules::rule(given, totals, &mut self.mistakes);
+        given.into_iter().filter_map(rule).collect()
     }
 
     /// A value that may be wrong; `None` and a mistake if it is.
@@ -203,7 +213,7 @@ impl<'a> Reading<'a> {
                 Fallback::Nothing => "false",
             };
             let place = format!("--{name} (its default)");
-            Given { name, value: value.to_owned(), place }
+            Given { name, value: value.to_owned(), place, keys: None }
         };
         self.last(name).cloned().unwrap_or_else(fallback)
     }

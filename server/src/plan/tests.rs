@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use uringcast_protocol::topic_name::Pattern;
+
 use super::*;
-use crate::flags::{self, Invocation};
+use crate::{
+    flags::{self, Invocation},
+    rules::{Content, HistoryBounds, Kind, Overflow, Pace, RULES_MAX, SnapshotSource, TopicRule},
+};
 
 fn machine() -> Machine {
     Machine { cpus: vec![2, 3, 5], cpu_quota: None, open_files_max: 20_000 }
@@ -88,9 +93,8 @@ fn every_wrong_value_is_named_with_what_would_be_right() {
         ("pong-timeout", "soon", "wants a time"),
         ("close-timeout", "2h", "wants a time"),
         ("topic", "a..b:kind=value", "an empty token"),
-        ("topic", "a:kind=delta", "kind wants event or value, not \"delta\""),
-        ("topic", "a:content=xml", "content wants auto or json or text or binary"),
-        ("topic", "a:pace=1", "wants kind=… or content=…"),
+        ("topic", "a b", "wants a topic or pattern"),
+        ("history-bytes-max", "1KiB", "from 1MiB to 1TiB"),
         ("topics-max", "0", "from 1 to"),
         ("patterns-max", "-1", "from 1 to"),
         ("lanes-max", "1e6", "from 1 to"),
@@ -123,7 +127,7 @@ fn all_mistakes_of_flags_and_file_are_named_at_once() {
     let found = mistakes(&["--listen=x", "--config", file.path()]);
     let places: Vec<_> = found.iter().map(|mistake| mistake.place.as_str()).collect();
     let at = |rest: &str| format!("{}:{rest}", file.path());
-    assert_eq!(places, [&at("2: banana"), "--listen", &at("1: reactors"), &at("4: topic")]);
+    assert_eq!(places, [&at("2: banana"), "--listen", &at("1: reactors"), &at("5: pattern")]);
     assert_eq!(Mistakes(found).to_string().lines().count(), 4);
 }
 
@@ -219,4 +223,141 @@ fn zero_leaves_socket_buffers_to_the_kernel() {
     let plan = plan(&["--send-buffer=0", "--notsent-lowat=0"]);
     assert_eq!(plan.settings.send_buffer_bytes, None);
     assert_eq!(plan.settings.notsent_lowat_bytes, None);
+}
+
+/// The one rule of a command line.
+fn rule(text: &str) -> TopicRule {
+    let settings = plan(&["--topic", text]).settings;
+    settings.rules.given()[0].clone()
+}
+
+#[test]
+fn the_keys_of_a_rule() {
+    let all = rule(
+        "ns:md.*:kind=value,content=json,lag-bytes-max=1MiB,lag_messages_max=7,history-messages=9,\
+         history-bytes=1KiB,history-age=1m,snapshot=none,sample=250ms,expire=1h,stale-after=3s,\
+         publish-from=10.0.0.0/8,publish-from=::1,subscribe-from=192.0.2.1",
+    );
+    assert!(all.pattern.matches("ns:md.a"));
+    assert_eq!((all.kind, all.content), (Kind::Value, Content::Json));
+    assert_eq!((all.lag_bytes_max, all.lag_messages_max), (Some(1 << 20), Some(7)));
+    let age = Some(Duration::from_secs(60));
+    assert_eq!(all.history, HistoryBounds { messages: 9, bytes: 1 << 10, age });
+    assert_eq!(all.snapshot, SnapshotSource::None);
+    assert_eq!(all.pace, Pace::Sample(Duration::from_millis(250)));
+    assert_eq!(all.expire, Some(Duration::from_secs(3_600)));
+    assert_eq!(all.stale_after, Some(Duration::from_secs(3)));
+    assert_eq!(format!("{:?}", all.publish_from), "[10.0.0.0/8, ::1/128]");
+    assert_eq!(format!("{:?}", all.subscribe_from), "[192.0.2.1/32]");
+    let gap = rule("a:overflow=gap,batch=5ms");
+    assert_eq!((gap.overflow, gap.pace), (Overflow::Gap, Pace::Batch(Duration::from_millis(5))));
+    assert_eq!(rule("a:pace=live").pace, Pace::Live);
+}
+
+#[test]
+fn what_a_rule_does_not_say_follows_its_kind() {
+    for (text, kind) in [
+        ("ns:a", Kind::Event),
+        ("a:kind=event", Kind::Event),
+        ("a:kind=value", Kind::Value),
+        ("a:kind=delta", Kind::Delta),
+    ] {
+        let usual = TopicRule::new(Pattern::parse("a").expect("a name"), kind);
+        let given = TopicRule { pattern: usual.pattern.clone(), ..rule(text) };
+        assert_eq!(format!("{given:?}"), format!("{usual:?}"), "{text}");
+    }
+    // Bounds by bytes or age alone leave the number open.
+    assert_eq!(rule("a:history-age=1m").history.messages, u32::MAX);
+    assert_eq!(rule("a:history-bytes=1MiB").history.messages, u32::MAX);
+    assert_eq!(rule("a:history-messages=5").history.bytes, 4 << 20);
+}
+
+#[test]
+fn every_mistake_of_a_rule_is_named_with_its_key() {
+    for (options, key, value, wanted) in [
+        ("kind=keyed", "kind", "keyed", "wants event or value or delta"),
+        ("content=xml", "content", "xml", "wants auto or json or text or binary"),
+        ("colour=red", "colour", "red", "is no key of a rule, which are pattern, kind, content"),
+        ("kind=value,sample", "sample", "", "wants a time from 10ms to 1m"),
+        ("kind=value,kind=event", "kind", "event", "is given twice"),
+        ("lag-bytes-max=1", "lag-bytes-max", "1", "from 4KiB to 1GiB"),
+        ("lag-messages-max=0", "lag-messages-max", "0", "from 1 to"),
+        ("overflow=drop", "overflow", "drop", "wants close or gap"),
+        ("history=5", "history", "5", "history-messages=1000"),
+        ("history-messages=-1", "history-messages", "-1", "from 0 to 100000000"),
+        ("history-bytes=1", "history-bytes", "1", "from 1KiB to 1TiB"),
+        ("history-age=0s", "history-age", "0s", "a time from 1ms to 30days"),
+        ("history-bytes=2GiB", "history-bytes", "2GiB", "at most --history-bytes-max, 1073741824"),
+        ("history-messages=0,history-age=1s", "history-age", "1s", "more than 0 messages"),
+        ("snapshot=true", "snapshot", "true", "wants last or published or none"),
+        ("pace=100ms", "pace", "100ms", "wants live; batch=5ms and sample=100ms"),
+        ("batch=0ms", "batch", "0ms", "a time from 1ms to 10s"),
+        ("kind=value,sample=1ms", "sample", "1ms", "a time from 10ms to 1m"),
+        ("kind=value,sample=0", "sample", "0", "a time from 10ms to 1m"),
+        ("expire=0s", "expire", "0s", "a time from 1s to"),
+        ("stale-after=1ms", "stale-after", "1ms", "a time from 100ms to 1day"),
+        ("publish-from=here", "publish-from", "here", "wants an address and its bits"),
+        ("subscribe-from=::1/129", "subscribe-from", "::1/129", "wants an address and its bits"),
+        // Each right by itself, and nonsense together.
+        ("sample=1s", "sample", "1s", "wants kind value: of event topics every message matters"),
+        ("kind=delta,sample=1s", "sample", "1s", "wants kind value: of delta topics"),
+        ("kind=value,overflow=gap", "overflow", "gap", "wants kind event"),
+        ("kind=delta,overflow=close", "overflow", "close", "wants kind event"),
+        ("kind=delta,snapshot=last", "snapshot", "last", "wants published or none"),
+        ("kind=value,snapshot=published", "snapshot", "published", "wants last or none"),
+        ("snapshot=published", "snapshot", "published", "wants last or none"),
+        (
+            "kind=delta,history-messages=0",
+            "history-messages",
+            "0",
+            "at least 1 where kind is delta",
+        ),
+        ("kind=value,batch=1s,sample=1s", "sample", "1s", "batch or sample, not both"),
+        ("pace=live,batch=1s", "pace", "live", "no batch and no sample"),
+        ("batch=3s,stale-after=3s", "stale-after", "3s", "more than batch or sample"),
+        ("expire=3s,stale-after=3s", "stale-after", "3s", "less than expire"),
+    ] {
+        let text = format!("md.*:{options}");
+        let found = mistakes(&["--topic", &text]);
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert_eq!(found[0].place, format!("--topic '{text}': {key}"));
+        assert_eq!(found[0].value, value, "{text}");
+        assert!(found[0].wanted.contains(wanted), "{text}: {}", found[0].wanted);
+    }
+    let found = mistakes(&["--topic=a:lag-bytes-max=2MiB", "--log-bytes-max=1MiB"]);
+    assert!(found[0].wanted.contains("at most --log-bytes-max"), "{found:?}");
+}
+
+#[test]
+fn all_mistakes_of_all_rules_are_named_at_once() {
+    let file = Scratch::new(
+        "rules",
+        "[[topic]]\npattern = 'a..b'\nkind = 'valu'\nsample = '1s'\nhistory = { message = 1, \
+         age = 5 }\n[[topic]]\npattern = 'c'\nkind = 'delta'\nsnapshot = 'last'\n\
+         sample = '1s'\noverflow = 'gap'\nhistory = { messages = 0 }\n\
+         [[topic]]\npattern = 'd'\nexpire = true\n",
+    );
+    let mut found: Vec<_> =
+        mistakes(&["--config", file.path()]).into_iter().map(|mistake| mistake.place).collect();
+    found.sort();
+    let mut wanted = [
+        "2: pattern",
+        "3: kind",
+        "5: history.message",
+        "5: history.age",
+        "9: snapshot",
+        "10: sample",
+        "11: overflow",
+        "12: history.messages",
+        "15: expire",
+    ]
+    .map(|rest| format!("{}:{rest}", file.path()));
+    wanted.sort();
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn rules_are_bounded() {
+    let many = vec!["--topic=a"; RULES_MAX + 1];
+    assert!(mistakes(&many)[0].wanted.contains("at most 1000 rules"));
 }

@@ -1,15 +1,11 @@
 //! Single values, from text.
 //!
-//! Knows: how people write numbers, sizes, times, addresses and rules. Must not know: which flag
+//! Knows: how people write numbers, sizes, times and addresses. Must not know: which flag
 //! they stand at. An error is the end of the sentence "… is not right: ".
 
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use ipnet::IpNet;
-use uringcast_protocol::topic_name::Pattern;
-
-use crate::rules::{Content, Kind, TopicRule};
-
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "wants an IP address and a port, such as 127.0.0.1:9001".to_owned())
 }
@@ -126,32 +122,6 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| "wants an address and its bits, such as 10.0.0.0/8".to_owned())
 }
 
-/// `PATTERN:kind=value,content=json`. A pattern may hold `:`, options hold none.
-pub(super) fn rule(text: &str) -> Result<TopicRule, String> {
-    let (pattern, options) = match text.rsplit_once(':') {
-        Some((pattern, options)) if options.contains('=') => (pattern, options),
-        _ => (text, ""),
-    };
-    let pattern = Pattern::parse(pattern).map_err(|error| {
-        format!("wants a topic or pattern before the colon, and {pattern:?} is {error}")
-    })?;
-    let mut rule = TopicRule::new(pattern, Kind::default());
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some(("kind", kind)) => {
-                rule.kind = choice(kind, &[("event", Kind::Event), ("value", Kind::Value)])
-                    .map_err(|wanted| format!("kind {wanted}, not {kind:?}"))?;
-            }
-            Some(("content", content)) => {
-                rule.content = choice(content, CONTENTS)
-                    .map_err(|wanted| format!("content {wanted}, not {content:?}"))?;
-            }
-            _ => return Err(format!("wants kind=… or content=… after the colon, not {option:?}")),
-        }
-    }
-    Ok(rule)
-}
-
 /// In the largest unit that divides it.
 fn shown(bytes: u64) -> String {
     let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -179,12 +149,6 @@ pub(super) fn ranges(sorted: &[usize]) -> String {
 }
 
 const CPUS_MAX: usize = 1_024;
-const CONTENTS: &[(&str, Content)] = &[
-    ("auto", Content::Auto),
-    ("json", Content::Json),
-    ("text", Content::Text),
-    ("binary", Content::Binary),
-];
 
 #[cfg(test)]
 mod tests {
@@ -215,16 +179,6 @@ mod tests {
             let error = cpus(text, &[0, 1, 3]).expect_err(text);
             assert!(error.starts_with("wants cores out of 0-1,3,"), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn rules_take_patterns_with_colons() {
-        let rule = rule("ns:a.*:kind=value,content=json").expect("right");
-        assert_eq!((rule.kind, rule.content), (Kind::Value, Content::Json));
-        assert!(rule.pattern.matches("ns:a.b") && !rule.pattern.matches("a.b"));
-        let plain = super::rule("ns:a").expect("right");
-        assert_eq!(plain.kind, Kind::Event);
-        assert!(plain.pattern.matches("ns:a"));
     }
 
     #[test]

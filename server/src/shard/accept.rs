@@ -133,6 +133,7 @@ impl<I: Io> Shard<I> {
             }
             let upgrade = request.upgrade()?;
             self.check_rights(request, publish_port)?;
+            self.check_rule(id, &route)?;
             Ok((route, Some(upgrade), known))
         });
         let (route, upgrade, known) = match outcome {
@@ -195,6 +196,18 @@ impl<I: Io> Shard<I> {
         Pattern::parse(topic).map(Route::Raw).map_err(|_| Refusal::TopicInvalid)
     }
 
+    /// What a topic's rule says of this client, where the path names the topic: decided once.
+    fn check_rule(&self, id: ConnectionId, route: &Route) -> Result<(), Refusal> {
+        let allowed = match route {
+            Route::Publish { topic: Some(name), .. } => self.may_publish_to(id, self.rule_of(name)),
+            Route::Raw(pattern) => self.may_subscribe(id, pattern),
+            Route::Echo | Route::Health | Route::Json(_) | Route::Publish { topic: None, .. } => {
+                true
+            }
+        };
+        if allowed { Ok(()) } else { Err(Refusal::Forbidden) }
+    }
+
     fn json_options(&self, request: &Request<'_>) -> Result<JsonOptions, Refusal> {
         let mut options = JsonOptions::default();
         for (key, value) in request.query() {
@@ -234,7 +247,7 @@ impl<I: Io> Shard<I> {
                 connection.role = Role::Publisher;
                 let fixed = topic.map(|name| {
                     let hash = self.topics.names.hash(&name);
-                    let content = self.content_of(&name, hash);
+                    let content = self.rule_at(&name, hash).content;
                     FixedTopic { name, hash, content }
                 });
                 self.take_publisher(id, fixed, ack);

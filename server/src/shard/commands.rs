@@ -200,17 +200,6 @@ impl<I: Io> Shard<I> {
         same.then_some(first)
     }
 
-    /// Whether this client may subscribe to all that a pattern can match.
-    fn may_subscribe(&self, id: ConnectionId, pattern: &Pattern) -> bool {
-        let Some(connection) = self.connections.find(id) else { return false };
-        let from = connection.peer.ip();
-        if pattern.is_exact() {
-            return self.rule_of(pattern.as_str()).may_subscribe(from);
-        }
-        let mut rules = self.settings.rules.iter();
-        rules.all(|rule| rule.may_subscribe(from) || !rule.pattern.overlaps(pattern))
-    }
-
     fn entries_of(&self, id: ConnectionId) -> Vec<EntryId> {
         self.connections
             .find(id)
@@ -323,8 +312,13 @@ impl<I: Io> Shard<I> {
         (pub_seq, snapshot): (Option<u64>, bool),
     ) {
         let hash = self.topics.names.hash(topic);
-        let rule = self.content_of(topic, hash);
-        let Ok((content, payload)) = payload::settle_data(rule, data) else {
+        let rule = self.rule_at(topic, hash);
+        if let Publisher::Connection { id, .. } = origin.publisher
+            && !self.may_publish_to(id, rule)
+        {
+            return self.refused(origin, ErrorCode::Forbidden);
+        }
+        let Ok((content, payload)) = payload::settle_data(rule.content, data) else {
             return self.refused(origin, ErrorCode::PayloadInvalid);
         };
         if payload.len() > self.settings.publish_bytes_max as usize {

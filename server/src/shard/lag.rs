@@ -16,11 +16,12 @@ use crate::{
     conn::{Connection, Flags, Phase, Seat},
     ids::{ConnectionId, LaneId, TopicId},
     publication::Body,
-    rules::Kind,
+    rules::{Kind, RuleId},
     topics::{
         lane::LagMark,
         log::Boundary,
-        sweep::{Batch, Need, Owed, Piece, Sweep, SweepStep},
+        sweep::{Batch, Need, Owed, Piece, Sweep, SweepStep, Told},
+        tally::Tally,
     },
 };
 
@@ -160,7 +161,10 @@ impl<I: Io> Shard<I> {
         if connection.outbox.as_ref().is_some_and(|outbox| outbox.has_range_of(lane_id)) {
             if connection.flags.has(Flags::BLOCKED) {
                 // Owed part of a lane's log, and its socket takes nothing.
-                return self.close_slow(id);
+                let first = self.topics.lane(lane_id).log.unsent(mark.base).next();
+                let topic = first.and_then(|end| self.topics.names.topic_if(end.topic));
+                let rule = topic.map(|topic| topic.rule);
+                return self.close_slow(id, rule);
             }
             // Its turn has not come yet, which is not its fault.
             self.topics.lane_mut(lane_id).0.mark_lag(id);
@@ -186,29 +190,38 @@ impl<I: Io> Shard<I> {
         let lane = self.topics.lane(seat.lane);
         let cursor = lane.subscribers[seat.index as usize].cursor;
         let from = lane.log.boundary(cursor, Boundary::Message);
-        let (mut missed, mut first) = (0, None);
-        let mut unsent = HashMap::new();
+        let (mut first, mut away) = (None, lane.away.clone());
+        let (mut unsent, mut rules) = (HashMap::new(), Tally::default());
         for end in lane.log.unsent(from) {
             *unsent.entry(end.topic).or_insert(0) += 1;
             first.get_or_insert(end.count);
-            missed += 1;
+        }
+        for (&topic, &missed) in &unsent {
+            let Some(topic) = self.topics.names.topic_if(topic) else { continue };
+            rules.add(topic.rule, missed);
+            if topic.kind == Kind::Value {
+                away.sub(topic.rule, missed);
+            }
+        }
+        for (rule, _) in rules.iter() {
+            self.of_rule(rule).lags.add(1);
         }
         if self.is_forgotten(seat.lane, &unsent) {
-            return self.close_slow(id);
+            return self.close_slow(id, None);
         }
         let owed = self.owed_of(seat.lane, |topic| unsent.get(&topic).copied().unwrap_or(0));
         // Own output on its way, a snapshot perhaps, is finished before anything is judged.
         let own = self.connections.find(id).is_some_and(Connection::has_own);
-        if !own && owed.iter().any(|owed| self.topics.is_lost(seat.lane, owed)) {
-            return self.close_slow(id);
+        let lost = owed.iter().find(|owed| self.topics.is_lost(seat.lane, owed));
+        if let (false, Some(owed)) = (own, lost) {
+            let rule = self.topics.names.topic(owed.topic).rule;
+            return self.close_slow(id, Some(rule));
         }
-        let lane = self.topics.lane(seat.lane);
         let seen = first.map_or_else(|| self.topics.count(), |count| count - 1);
-        let left_at = lane.log.messages() - missed;
         self.owe_begun(id, Boundary::Message);
         self.topics.lane_mut(seat.lane).0.sweeping += 1;
         self.leave_lane(id, seat);
-        let mut sweep = Sweep::new(seen, left_at, owed);
+        let mut sweep = Sweep::new(seen, away, owed);
         sweep.lagged = true;
         self.begin_sweep(id, sweep);
         if let Some(connection) = self.connections.find_mut(id) {
@@ -233,7 +246,7 @@ impl<I: Io> Shard<I> {
     /// A topic is about to be forgotten: whoever is owed messages of it is told that they don't come.
     pub(super) fn forget_owed(&mut self, id: TopicId) {
         let topic = self.topics.names.topic(id);
-        let (seq, name) = (topic.seq, topic.name.clone());
+        let (seq, name, rule) = (topic.seq, topic.name.clone(), topic.rule);
         let mut owing: Vec<_> = self
             .sweeps
             .iter_mut()
@@ -245,9 +258,10 @@ impl<I: Io> Shard<I> {
             let Some(id) = self.connections.id_at(index) else { continue };
             let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { continue };
             if self.topics.lane(seat.lane).format.body == Body::Raw {
-                self.close_slow(id);
+                self.close_slow(id, Some(rule));
             } else {
                 count!(self.gaps);
+                self.of_rule(rule).gaps.add(1);
                 self.own_bytes(id, |out| write_gap(out, &name, next, seq, "deleted"));
             }
         }
@@ -261,13 +275,17 @@ impl<I: Io> Shard<I> {
         let mut ids = std::mem::take(&mut self.scratch.ids);
         let step = self.topics.sweep(seat.lane, sweep, &mut batch, &mut ids);
         self.scratch.ids = ids;
-        count!(self.gaps, batch.gaps);
-        count!(self.snapshots_sent, batch.snapshots);
-        count!(self.snapshots_missing, batch.snapshots_missing);
+        for (rule, told) in std::mem::take(&mut batch.told) {
+            self.count_told(rule, told, id);
+        }
+        let Some(sweep) = self.sweeps.get_mut(&id.index) else { return };
         match step {
-            SweepStep::Lost => return self.close_slow(id),
+            // Closed above, with its reason.
+            SweepStep::Lost => return,
             SweepStep::More => {}
             SweepStep::Waiting => {
+                self.count_missed(id, seat.lane);
+                let Some(sweep) = self.sweeps.get_mut(&id.index) else { return };
                 if sweep.awaiting_in.replace(seat.lane) != Some(seat.lane) {
                     self.await_news(id, seat.lane);
                 }
@@ -279,10 +297,8 @@ impl<I: Io> Shard<I> {
                 let lane = seat.lane;
                 // The seat first, so that the lane is not given up in between.
                 self.take_seat(id, lane);
-                let (left, _) = self.topics.lane_mut(lane);
-                left.sweeping -= 1;
-                let messages = left.log.messages();
-                self.end_sweep_at(id, messages);
+                self.topics.lane_mut(lane).0.sweeping -= 1;
+                self.end_sweep_in(id, Some(lane));
             }
         }
         self.recount_sweep(id);
@@ -334,6 +350,7 @@ impl<I: Io> Shard<I> {
 
     /// A connection is served by a sweep from now on.
     pub(super) fn begin_sweep(&mut self, id: ConnectionId, mut sweep: Sweep) {
+        sweep.since_us = self.now.utc_us;
         sweep.counted_bytes = sweep.held_bytes() as u64;
         self.topics.memory.held_bytes += sweep.counted_bytes;
         self.sweeps.insert(id.index, sweep);
@@ -355,25 +372,70 @@ impl<I: Io> Shard<I> {
     /// A sweep is over, because its connection is.
     pub(super) fn end_sweep(&mut self, id: ConnectionId) {
         let lane = self.connections.find(id).and_then(|c| c.seat).map(|seat| seat.lane);
-        let messages = lane.map_or(0, |lane| self.topics.lane(lane).log.messages());
-        self.end_sweep_at(id, messages);
+        self.end_sweep_in(id, lane);
     }
 
-    fn end_sweep_at(&mut self, id: ConnectionId, messages: u64) {
+    fn end_sweep_in(&mut self, id: ConnectionId, lane: Option<LaneId>) {
+        if let Some(lane) = lane {
+            self.count_missed(id, lane);
+        }
         let Some(sweep) = self.sweeps.remove(&id.index) else { return };
         self.topics.memory.held_bytes -= sweep.counted_bytes;
         uncount!(self.lagging);
         count!(self.deliveries, sweep.sent);
-        count!(
-            self.skipped,
-            messages.wrapping_sub(sweep.left_at_messages).saturating_sub(sweep.sent)
-        );
         if let Some(connection) = self.connections.find_mut(id) {
             connection.flags.clear(Flags::SWEEPING);
         }
     }
 
-    fn close_slow(&mut self, id: ConnectionId) {
+    /// How many messages of value topics a sweep's subscriber was not sent so far, by rule.
+    pub(super) fn missed_values(&self, sweep: &Sweep, lane: LaneId) -> Tally {
+        let mut missed = Tally::default();
+        let lane = self.topics.lane(lane);
+        for (rule, appended) in lane.away.iter() {
+            let since = appended.wrapping_sub(sweep.away.of(rule));
+            missed.add(rule, since.saturating_sub(sweep.shown.of(rule)));
+        }
+        missed
+    }
+
+    /// Its subscriber has the newest of every value topic: what it was not sent of them it will never
+    /// be.
+    fn count_missed(&mut self, id: ConnectionId, lane: LaneId) {
+        let Some(sweep) = self.sweeps.get(&id.index) else { return };
+        for (rule, missed) in self.missed_values(sweep, lane).iter() {
+            count!(self.skipped, missed);
+            self.of_rule(rule).conflated.add(missed);
+        }
+        let (away, count) = (self.topics.lane(lane).away.clone(), self.topics.count());
+        if let Some(sweep) = self.sweeps.get_mut(&id.index) {
+            sweep.settle(away, count);
+        }
+    }
+
+    fn count_told(&mut self, rule: RuleId, told: Told, id: ConnectionId) {
+        match told {
+            Told::Gap => {
+                count!(self.gaps);
+                self.of_rule(rule).gaps.add(1);
+            }
+            Told::Lost => self.close_slow(id, Some(rule)),
+            Told::Snapshot => {
+                count!(self.snapshots_sent);
+                self.of_rule(rule).snapshots_sent.add(1);
+            }
+            Told::SnapshotMissing => {
+                count!(self.snapshots_missing);
+                self.of_rule(rule).snapshots_missing.add(1);
+            }
+        }
+    }
+
+    /// It is too slow, in a topic of this rule if that is known.
+    fn close_slow(&mut self, id: ConnectionId, rule: Option<RuleId>) {
+        if let Some(rule) = rule {
+            self.of_rule(rule).closed_slow.add(1);
+        }
         self.close_with(id, CloseCode::TRY_AGAIN_LATER, "too slow", Ending::Slow);
     }
 

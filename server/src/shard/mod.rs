@@ -50,9 +50,11 @@ use uringcast_ring::{
 use crate::{
     clock::Now,
     conn::table::Table,
+    counters::RuleCounters,
     ids::{ConnectionId, LaneId, NodeId, TopicId},
     mail::Mail,
     publication::deflated::Deflater,
+    rules::RuleId,
     settings::Settings,
     shared::{Shared, Stage},
     timers::{Fixed, Spread, Various},
@@ -257,6 +259,11 @@ impl<I: Io> Shard<I> {
     /// This shard's number among the nodes.
     fn node_id(&self) -> NodeId {
         NodeId(self.index as u16)
+    }
+
+    /// Its own figures of a rule.
+    fn of_rule(&self, rule: RuleId) -> &RuleCounters {
+        self.shared.of_rule(self.index, rule)
     }
 
     fn token(id: ConnectionId) -> Token {

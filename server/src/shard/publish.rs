@@ -23,7 +23,7 @@ use crate::{
     mail::{Ingest, Mail, Origin, Publisher, Refusal},
     payload::{self, Claim},
     publication::{self, Order, Publication},
-    rules::{Content, SnapshotSource, TopicRule},
+    rules::{SnapshotSource, TopicRule},
     topics::{log::Boundary, names::TopicTerms},
 };
 
@@ -51,10 +51,12 @@ impl<I: Io> Shard<I> {
         TopicTerms { rule: id, kind: rule.kind, content: rule.content, epoch, base_seq }
     }
 
-    /// What a topic's payloads are.
-    pub(super) fn content_of(&self, name: &str, hash: u64) -> Content {
-        let known = self.topics.names.find(name, hash);
-        known.map_or_else(|| self.rule_of(name).content, |id| self.topics.names.topic(id).content)
+    /// The same, sooner where there is such a topic.
+    pub(super) fn rule_at(&self, name: &str, hash: u64) -> &TopicRule {
+        match self.topics.names.find(name, hash) {
+            Some(id) => self.topics.rule(self.topics.names.topic(id).rule),
+            None => self.rule_of(name),
+        }
     }
 
     /// Whether nothing more can be taken in for now.
@@ -263,6 +265,7 @@ impl<I: Io> Shard<I> {
             return self.refused(origin, ErrorCode::Busy);
         };
         count!(self.snapshots_published);
+        self.of_rule(self.topics.names.topic(topic).rule).snapshots_published.add(1);
         for node in 0..self.shards {
             if node != self.index {
                 let theirs = (usize::from(origin.node.0) == node).then_some(origin);
@@ -337,6 +340,7 @@ impl<I: Io> Shard<I> {
             Refusal::Duplicate { .. } => count!(self.publications_duplicate),
             Refusal::Uncovered { .. } => {}
             Refusal::Code(ErrorCode::Busy) => count!(self.publications_busy),
+            Refusal::Code(ErrorCode::Forbidden) => count!(self.publications_forbidden),
             Refusal::Code(ErrorCode::Limit) => count!(self.publications_limit),
             Refusal::Code(_) => count!(self.publications_invalid),
         }

@@ -2,17 +2,24 @@
 //!
 //! Knows: what a shard can tell of itself. Must not know: HTTP.
 
+use std::{cmp::Reverse, time::Duration};
+
 use uringcast_ring::Io;
 
 use super::Shard;
 use crate::{
     conn::{Flags, Seat},
-    ids::TopicId,
-    mail::{Answer, ConnectionReport, Question, TopicReport},
+    ids::{ConnectionId, TopicId},
+    mail::{Answer, ConnectionReport, ConnectionState, Question, TopicReport},
+    publication::Publication,
+    rules::Kind,
+    topics::sweep::Sweep,
 };
 
 /// Rows of one answer at most.
 const ROWS_MAX: usize = 10_000;
+/// Topics looked at for one answer to find out how far subscribers are behind, at most: a few ms.
+const OWED_LOOKS_MAX: usize = 1_000_000;
 
 impl<I: Io> Shard<I> {
     pub(super) fn answer(&self, question: Question) -> Answer {
@@ -46,48 +53,107 @@ impl<I: Io> Shard<I> {
 
     fn report_topic(&self, id: TopicId) -> TopicReport {
         let topic = self.topics.names.topic(id);
+        let rule = self.topics.rule(topic.rule);
+        let ts = topic.last().map_or(0, |last| last.ts_us());
+        let silent_us = self.now.utc_us.saturating_sub(ts);
+        let is_stale = |after: Duration| ts > 0 && u128::from(silent_us) > after.as_micros();
         TopicReport {
             topic: topic.name.to_string(),
             kind: topic.kind.name(),
             epoch: format!("{:016x}", topic.epoch),
             seq: topic.seq,
-            ts: topic.last().map_or(0, |last| last.ts_us()),
+            ts,
             last_bytes: topic.last().map_or(0, |last| last.payload_bytes() as u64),
             subscribers: self.topics.subscribers_of(id),
+            rule: self.shared.rule_name(topic.rule).pattern.clone(),
+            history_messages: topic.history.len() as u64,
+            history_bytes: topic.history.bytes(),
+            first_seq: topic.history.first_seq(),
+            snapshot_seq: topic.snapshot.as_ref().map(Publication::seq),
+            snapshot_usable: topic.usable_snapshot().is_some(),
+            stale_since: rule.stale_after.filter(|&after| is_stale(after)).map(|_| ts),
         }
     }
 
     fn report_connections(&self, limit: usize, by_lag: bool) -> Vec<ConnectionReport> {
         let limit = limit.min(ROWS_MAX);
-        let mut ids: Vec<_> = self
-            .connections
-            .iter()
-            .map(|(id, c)| {
-                let lagging = c.flags.has(Flags::SWEEPING);
-                ((!lagging, u64::MAX - self.backlog_bytes(id)), id)
-            })
-            .collect();
+        let mut ids: Vec<_> = self.connections.iter().map(|(id, _)| (Lag::default(), id)).collect();
         if by_lag {
-            ids.sort_unstable_by_key(|&(key, _)| key);
+            let mut looks = OWED_LOOKS_MAX;
+            for (lag, id) in &mut ids {
+                *lag = self.lag_of(*id, &mut looks);
+            }
+            ids.sort_unstable_by_key(|&(lag, _)| Reverse(lag));
         }
         ids.truncate(limit);
-        ids.into_iter()
-            .filter_map(|(_, id)| {
-                let connection = self.connections.find(id)?;
-                let subscriptions = connection
-                    .seat
-                    .map_or(0, |Seat { lane, .. }| self.topics.lane(lane).interest.len() as u32);
-                Some(ConnectionReport {
-                    connection: self.connection_name(id),
-                    peer: connection.client(),
-                    proxied: connection.flags.has(Flags::NAMED),
-                    path: connection.role.path(),
-                    subscriptions,
-                    backlog_bytes: self.backlog_bytes(id),
-                    lagging: connection.flags.has(Flags::SWEEPING),
-                    blocked: connection.flags.has(Flags::BLOCKED),
-                })
-            })
-            .collect()
+        let mut looks = OWED_LOOKS_MAX;
+        ids.into_iter().filter_map(|(_, id)| self.report_connection(id, &mut looks)).collect()
     }
+
+    /// How bad it is, to be compared: who was judged too slow is worse than who is only behind.
+    fn lag_of(&self, id: ConnectionId, looks: &mut usize) -> Lag {
+        let (sweep, bytes) = (self.sweeps.get(&id.index), self.backlog_bytes(id));
+        let messages = sweep.map_or(0, |sweep| self.swept_behind(id, sweep, looks));
+        Lag { swept: sweep.is_some(), messages, bytes }
+    }
+
+    fn report_connection(&self, id: ConnectionId, looks: &mut usize) -> Option<ConnectionReport> {
+        let connection = self.connections.find(id)?;
+        let seat = connection.seat;
+        let interest = |seat: Seat| self.topics.lane(seat.lane).interest.len() as u32;
+        let sweep = self.sweeps.get(&id.index);
+        let blocked = connection.flags.has(Flags::BLOCKED);
+        let behind_messages = match (sweep, seat) {
+            (Some(sweep), _) => self.swept_behind(id, sweep, looks),
+            (None, Some(Seat { lane, index })) if index != Seat::AWAY => {
+                let lane = self.topics.lane(lane);
+                lane.log.unsent(lane.subscribers[index as usize].cursor).count() as u64
+            }
+            _ => 0,
+        };
+        let state = match sweep {
+            Some(sweep) if sweep.awaiting_in.is_some() => ConnectionState::AwaitingSnapshot,
+            Some(sweep) if sweep.lagged => ConnectionState::Lagging,
+            Some(_) => ConnectionState::CatchingUp,
+            None if blocked => ConnectionState::Blocked,
+            None => ConnectionState::Live,
+        };
+        Some(ConnectionReport {
+            connection: self.connection_name(id),
+            peer: connection.client(),
+            proxied: connection.flags.has(Flags::NAMED),
+            path: connection.role.path(),
+            subscriptions: seat.map_or(0, interest),
+            backlog_bytes: self.backlog_bytes(id),
+            behind_messages,
+            state,
+            since: sweep.map(|sweep| sweep.since_us),
+            lagging: sweep.is_some(),
+            blocked,
+        })
+    }
+
+    /// Messages that a sweep's subscriber has not been sent: all that it is owed, and what was
+    /// published of its value topics since it left the log. Beyond so many looks only the latter.
+    fn swept_behind(&self, id: ConnectionId, sweep: &Sweep, looks: &mut usize) -> u64 {
+        let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { return 0 };
+        let values: u64 = self.missed_values(sweep, seat.lane).iter().map(|(_, n)| n).sum();
+        let owed = sweep.all_owed();
+        let Some(left) = looks.checked_sub(owed.len()) else { return values };
+        *looks = left;
+        let unsent = owed.iter().filter_map(|owed| {
+            let topic = self.topics.names.topic_if(owed.topic)?;
+            let counted = topic.kind != Kind::Value && topic.epoch == owed.epoch;
+            counted.then(|| (topic.seq + 1).saturating_sub(owed.next))
+        });
+        values + unsent.sum::<u64>()
+    }
+}
+
+/// How far a connection is behind; the last is the worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Lag {
+    swept: bool,
+    messages: u64,
+    bytes: u64,
 }

@@ -10,7 +10,7 @@ use uringcast_ring::Io;
 use super::{Shard, count};
 use crate::{
     ids::TopicId,
-    rules::{Kind, SnapshotSource},
+    rules::{Kind, RuleId, SnapshotSource},
     topics::{
         names::Topic,
         sweep::{Need, Owed},
@@ -45,24 +45,33 @@ impl<I: Io> Shard<I> {
         let matched = matched.map_or(&[][..], |entry| &self.topics.names.entry(entry).topics);
         let recovered = if let Some(&position) = wish.resume.get(pattern.as_str()) {
             let topic = matched.first().filter(|_| pattern.is_exact());
-            Some(topic.map_or(Recovered::NoEpoch, |&id| self.resume_at(id, position, starts)))
-        } else if let Some(from_us) = wish.resume_from_us {
-            Some(self.resume_from(matched, from_us.saturating_sub(RESUME_SLACK_US), starts))
+            let recovered =
+                topic.map_or(Recovered::NoEpoch, |&id| self.resume_at(id, position, starts));
+            self.count_resumed(self.settings.rules.of(pattern.as_str()), recovered);
+            Some(recovered)
         } else {
-            None
+            let from = wish.resume_from_us.map(|us| us.saturating_sub(RESUME_SLACK_US));
+            from.map(|from_us| self.resume_from(matched, from_us, starts))
         };
-        match recovered {
-            Some(Recovered::Yes) => count!(self.resumed),
-            Some(_) => count!(self.resumed_not),
-            None if wish.snapshot => starts.extend(matched.iter().filter_map(|&id| {
+        if recovered.is_none() && wish.snapshot {
+            starts.extend(matched.iter().filter_map(|&id| {
                 let topic = self.topics.names.topic(id);
                 let source = self.topics.rule(topic.rule).snapshot;
                 (source != SnapshotSource::None)
                     .then(|| at(id, topic, topic.seq + 1, Need::Snapshot))
-            })),
-            None => {}
+            }));
         }
         recovered
+    }
+
+    fn count_resumed(&self, rule: RuleId, recovered: Recovered) {
+        if recovered == Recovered::Yes {
+            count!(self.resumed);
+            self.of_rule(rule).resumed.add(1);
+        } else {
+            count!(self.resumed_not);
+            self.of_rule(rule).resumed_not.add(1);
+        }
     }
 
     /// Behind the last message it has.
@@ -95,9 +104,11 @@ impl<I: Io> Shard<I> {
     /// With everything since a time, of many topics.
     fn resume_from(&self, matched: &[TopicId], from_us: u64, starts: &mut Vec<Owed>) -> Recovered {
         // Of what was published before this process there is nothing.
-        let mut all = from_us >= self.shared.history_from_us;
+        let known = from_us >= self.shared.history_from_us;
+        let mut all = known;
         for &id in matched {
             let topic = self.topics.names.topic(id);
+            let mut recovered = known;
             match topic.history.seq_at(from_us) {
                 Ok(Some(next)) => starts.push(at(id, topic, next, Need::Next)),
                 Ok(None) => {}
@@ -107,10 +118,13 @@ impl<I: Io> Shard<I> {
                 }
                 Err(_) => {
                     // Which of them the client has is not known: all that are gone are named.
-                    all = false;
+                    recovered = false;
                     starts.push(at(id, topic, topic.base_seq + 1, Need::NextOrGap));
                 }
             }
+            all &= recovered;
+            let outcome = if recovered { Recovered::Yes } else { Recovered::NoHistory };
+            self.count_resumed(topic.rule, outcome);
         }
         if all { Recovered::Yes } else { Recovered::NoHistory }
     }

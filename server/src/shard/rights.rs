@@ -1,15 +1,17 @@
 //! Who a connection is from, and what it may therefore do.
 //!
-//! Knows: trusted proxies, origins, limits by address. Must not know: paths, or how a refusal is
+//! Knows: trusted proxies, origins, limits by address, the addresses in topics' rules. Must not know: paths, or how a refusal is
 //! answered.
 
 use std::net::{IpAddr, SocketAddr};
 
-use uringcast_protocol::{forwarded::Client, handshake::Request, refusal::Refusal};
+use uringcast_protocol::{
+    forwarded::Client, handshake::Request, refusal::Refusal, topic_name::Pattern,
+};
 use uringcast_ring::Io;
 
 use super::{Shard, origin};
-use crate::{conn::Flags, ids::ConnectionId};
+use crate::{conn::Flags, ids::ConnectionId, rules::TopicRule};
 
 impl<I: Io> Shard<I> {
     /// Whether a proxy at this address is believed.
@@ -119,5 +121,22 @@ impl<I: Io> Shard<I> {
         let address = connection.peer.ip();
         request.origin.is_none()
             && self.settings.publish_from.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether a client may publish to the topics of a rule, if it may publish at all.
+    pub(super) fn may_publish_to(&self, id: ConnectionId, rule: &TopicRule) -> bool {
+        rule.publish_from.is_empty()
+            || self.connections.find(id).is_some_and(|c| rule.may_publish(c.peer.ip()))
+    }
+
+    /// Whether this client may subscribe to all that a pattern can match.
+    pub(super) fn may_subscribe(&self, id: ConnectionId, pattern: &Pattern) -> bool {
+        let Some(connection) = self.connections.find(id) else { return false };
+        let from = connection.peer.ip();
+        if pattern.is_exact() {
+            return self.rule_of(pattern.as_str()).may_subscribe(from);
+        }
+        let mut rules = self.settings.rules.iter();
+        rules.all(|rule| rule.may_subscribe(from) || !rule.pattern.overlaps(pattern))
     }
 }

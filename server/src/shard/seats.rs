@@ -130,8 +130,8 @@ impl<I: Io> Shard<I> {
         }
         count!(self.subscribers);
         let owed = self.owed_of(lane, |_| 0);
-        let messages = self.topics.lane(lane).log.messages();
-        let mut sweep = Sweep::new(self.topics.count(), messages, owed);
+        let away = self.topics.lane(lane).away.clone();
+        let mut sweep = Sweep::new(self.topics.count(), away, owed);
         starts.iter().for_each(|&start| sweep.owe(start));
         self.begin_sweep(id, sweep);
         self.own_bytes(id, answer);
@@ -207,14 +207,15 @@ impl<I: Io> Shard<I> {
             });
             return Ok(());
         };
-        let missed = self.topics.lane(seat.lane).log.messages();
+        let mut missed = self.topics.lane(seat.lane).away.clone();
         self.topics.lane_mut(seat.lane).0.sweeping -= 1;
         let (new, _) = self.topics.lane_mut(lane);
         new.sweeping += 1;
         if let Some(sweep) = self.sweeps.get_mut(&id.index) {
             // What it missed so far moves along; the two lanes count apart.
-            let before = missed.wrapping_sub(sweep.left_at_messages);
-            sweep.left_at_messages = new.log.messages().wrapping_sub(before);
+            missed.sub_all(&sweep.away);
+            sweep.away = new.away.clone();
+            sweep.away.sub_all(&missed);
             // The old lane may be gone in a moment, and another have its number.
             sweep.awaiting_in = None;
             starts.iter().for_each(|&start| sweep.owe(start));

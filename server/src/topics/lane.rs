@@ -13,6 +13,7 @@ use crate::{
     topics::{
         LagBounds,
         log::{Log, LogMemory, VISIT_BYTES_MAX},
+        tally::Tally,
     },
 };
 
@@ -102,6 +103,8 @@ pub struct Lane {
     pub lag_marks: VecDeque<LagMark>,
     /// Connections of this interest that left the log and are served by sweeps.
     pub sweeping: u32,
+    /// Messages of value topics appended while there were such connections.
+    pub away: Tally,
     /// Those of them who wait for something new in it.
     pub awaiting: Vec<ConnectionId>,
     /// There is something new, which they will be told at the end of the tick.
@@ -142,6 +145,7 @@ impl Lane {
             subscribers: Vec::new(),
             lag_marks: VecDeque::new(),
             sweeping: 0,
+            away: Tally::default(),
             awaiting: Vec::new(),
             awaited: false,
             lag: LagBounds::NONE,

@@ -10,6 +10,7 @@ pub mod log;
 mod model;
 pub mod names;
 pub mod sweep;
+pub mod tally;
 
 use std::{
     collections::VecDeque,
@@ -173,6 +174,9 @@ impl Topics {
                     Ok(true) => {
                         lane.lag.lower(lag);
                         lane.only_values &= kind == Kind::Value;
+                        if lane.sweeping > 0 && topic.kind == Kind::Value {
+                            lane.away.add(rule, 1);
+                        }
                         if !lane.awaiting.is_empty() && !std::mem::replace(&mut lane.awaited, true)
                         {
                             self.appended.awaited.push(lane_id);

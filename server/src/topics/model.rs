@@ -17,6 +17,7 @@ use crate::{
     topics::{
         names::TopicTerms,
         sweep::{Batch, Need, Owed, Piece, SWEEP_BATCH_BYTES, Sweep, SweepStep},
+        tally::Tally,
     },
 };
 
@@ -180,7 +181,7 @@ fn run(seed: u64) {
         let topic = bench.topics.names.topic(id);
         Some(Owed { topic: id, epoch: topic.epoch, next: topic.seq + 1, need: Need::Next })
     });
-    let mut sweep = Sweep::new(bench.topics.count(), 0, owed.collect());
+    let mut sweep = Sweep::new(bench.topics.count(), Tally::default(), owed.collect());
     for topic in 0..count {
         bench.models[topic].seen = bench.seq(topic);
     }

@@ -20,8 +20,8 @@ use uringcast_ring::pool::Frame;
 use crate::{
     ids::{LaneId, TopicId},
     publication::{Body, Encoded, Format, Publication, SHARED_FRAME_BYTES_MIN},
-    rules::{Kind, Overflow, SnapshotSource},
-    topics::{Topics, lane::Lane, names::Topic},
+    rules::{Kind, Overflow, RuleId, SnapshotSource},
+    topics::{Topics, lane::Lane, names::Topic, tally::Tally},
 };
 
 /// A batch of a sweep ends when it has so many bytes.
@@ -83,8 +83,15 @@ pub struct Sweep {
     pub lagged: bool,
     /// The lane among whose waiting it is.
     pub awaiting_in: Option<LaneId>,
-    /// Messages the lane had appended, less those the subscriber was sent, when it left the log.
-    pub left_at_messages: u64,
+    /// When it began, µs UTC.
+    pub since_us: u64,
+    /// The shard's count of publications up to which its subscriber had seen its value topics.
+    began: u64,
+    /// What the lane's [`away`](Lane::away) was when the subscriber left the log, less those that it
+    /// had not been sent then.
+    pub away: Tally,
+    /// Of what was appended since, messages of value topics sent.
+    pub shown: Tally,
     /// Messages sent by sweeps so far.
     pub sent: u64,
 }
@@ -110,12 +117,21 @@ pub struct Batch {
     /// The pieces.
     pub pieces: Vec<Piece>,
     bytes: usize,
-    /// Gaps told.
-    pub gaps: u64,
-    /// Snapshots sent.
-    pub snapshots: u64,
-    /// Snapshots that could not be had.
-    pub snapshots_missing: u64,
+    /// What else than messages it tells, of topics of which rule.
+    pub told: Vec<(RuleId, Told)>,
+}
+
+/// What a subscriber is told of a topic besides its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Messages are not coming.
+    Gap,
+    /// Messages can't be had any more, and there is nothing else to say.
+    Lost,
+    /// A snapshot.
+    Snapshot,
+    /// There is no snapshot.
+    SnapshotMissing,
 }
 
 /// A piece of a batch.
@@ -171,9 +187,9 @@ impl Batch {
         self.write(|out| writer::write_message(out, Opcode::Text, &message, None));
     }
 
-    fn gap(&mut self, topic: &str, from: u64, to: u64, reason: &str) {
-        self.gaps += 1;
-        self.say(|out| reply::write_gap(out, topic, from, to, reason));
+    fn gap(&mut self, topic: &Topic, from: u64, to: u64, reason: &str) {
+        self.told.push((topic.rule, Told::Gap));
+        self.say(|out| reply::write_gap(out, &topic.name, from, to, reason));
     }
 }
 
@@ -190,7 +206,7 @@ enum Served {
 
 impl Sweep {
     /// Of value topics everything up to `seen` was sent; the others stand where `owed` says.
-    pub fn new(seen: u64, left_at_messages: u64, mut owed: Vec<Owed>) -> Self {
+    pub fn new(seen: u64, away: Tally, mut owed: Vec<Owed>) -> Self {
         let marks = VecDeque::from([Mark { end: u32::MAX, seen }]);
         owed.sort_unstable_by_key(|owed| owed.topic);
         owed.dedup_by_key(|owed| owed.topic);
@@ -204,7 +220,10 @@ impl Sweep {
             counted_bytes: 0,
             lagged: false,
             awaiting_in: None,
-            left_at_messages,
+            since_us: 0,
+            began: seen,
+            away,
+            shown: Tally::default(),
             sent: 0,
         }
     }
@@ -256,6 +275,19 @@ impl Sweep {
         self.marks.len()
     }
 
+    /// Of value topics everything up to `seen`, the shard's count, was sent or never will be; `away`
+    /// is the lane's now.
+    pub fn settle(&mut self, away: Tally, seen: u64) {
+        self.began = seen;
+        self.away = away;
+        self.shown = Tally::default();
+    }
+
+    /// Every event and delta topic, and value topics that begin in history.
+    pub fn all_owed(&self) -> &[Owed] {
+        &self.owed
+    }
+
     /// The memory it takes besides the batch that is on its way, bytes.
     pub fn held_bytes(&self) -> usize {
         self.owed.capacity() * size_of::<Owed>() + self.marks.capacity() * size_of::<Mark>()
@@ -296,6 +328,7 @@ impl Topics {
                 let at = match served {
                     Served::Lost => {
                         sweep.sent = sent_before;
+                        batch.told.push((self.names.topic(id).rule, Told::Lost));
                         return SweepStep::Lost;
                     }
                     Served::Done | Served::ForNow if batch.bytes < SWEEP_BATCH_BYTES => {
@@ -375,6 +408,7 @@ impl Topics {
             {
                 batch.push(last, format);
                 sweep.sent += 1;
+                sweep.shown.add(topic.rule, 1);
             }
             return Served::Done;
         }
@@ -396,6 +430,12 @@ impl Topics {
         let served = server.serve(rule.overflow, rule.snapshot);
         let Server { owed, sent, .. } = server;
         sweep.sent += sent;
+        if topic.kind == Kind::Value {
+            // What it resumes from is older than its sweep.
+            let new = (owed.next.saturating_sub(sent)..owed.next)
+                .filter(|&seq| topic.history.of_seq(seq).is_some_and(|p| p.count > sweep.began));
+            sweep.shown.add(topic.rule, new.count() as u64);
+        }
         sweep.awaited = sweep.awaited + u32::from(owed.need == Need::Awaited) - u32::from(awaited);
         if topic.kind == Kind::Value && matches!(served, Served::Done) {
             // From here on only the newest matters.
@@ -464,7 +504,7 @@ impl Server<'_> {
             SnapshotSource::Last => {
                 self.owed.next = topic.seq + 1;
                 if let Some(last) = topic.last() {
-                    self.batch.snapshots += 1;
+                    self.batch.told.push((topic.rule, Told::Snapshot));
                     self.batch.write(|out| last.write_snapshot(out));
                 }
             }
@@ -482,9 +522,9 @@ impl Server<'_> {
     fn published(&mut self, snapshot: &Publication, reason: &str) {
         let covers = snapshot.seq();
         if self.owed.next <= covers {
-            self.batch.gap(&self.topic.name, self.owed.next, covers, reason);
+            self.batch.gap(self.topic, self.owed.next, covers, reason);
         }
-        self.batch.snapshots += 1;
+        self.batch.told.push((self.topic.rule, Told::Snapshot));
         self.batch.push(snapshot, self.format);
         self.owed.next = covers + 1;
         self.owed.need = Need::Next;
@@ -493,7 +533,7 @@ impl Server<'_> {
     }
 
     fn want_snapshot(&mut self) {
-        self.batch.snapshots_missing += 1;
+        self.batch.told.push((self.topic.rule, Told::SnapshotMissing));
         self.owed.need = Need::Awaited;
         let name = &self.topic.name;
         let message = "follows as soon as the publisher sends one";
@@ -517,7 +557,7 @@ impl Server<'_> {
         let reason = if back { "history" } else { "slow" };
         match topic.kind {
             Kind::Event if back || overflow == Overflow::Gap => {
-                self.batch.gap(&topic.name, self.owed.next, first - 1, reason);
+                self.batch.gap(topic, self.owed.next, first - 1, reason);
                 self.owed.next = first;
                 true
             }
@@ -526,7 +566,7 @@ impl Server<'_> {
                 match topic.usable_snapshot() {
                     Some(snapshot) => self.published(snapshot, reason),
                     None => {
-                        self.batch.gap(&topic.name, self.owed.next, topic.seq, reason);
+                        self.batch.gap(topic, self.owed.next, topic.seq, reason);
                         self.owed.next = topic.seq + 1;
                         self.want_snapshot();
                     }

@@ -17,7 +17,10 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use uringcast::{
     control::{self, ControlInput, Outcome},
-    mail::{Answer, ConnectionReport, Ingest, Mail, Publisher, Question, Refusal, TopicReport},
+    mail::{
+        Answer, ConnectionReport, ConnectionState, Ingest, Mail, Publisher, Question, Refusal,
+        TopicReport,
+    },
     publication,
     settings::Settings,
     shared::{Shared, Stage},
@@ -65,7 +68,7 @@ pub(crate) struct Ordered {
 impl Rig {
     /// Starts it with so many shards and waits until it is ready.
     pub(crate) fn start(shards: usize, settings: Settings, manner: Manner) -> Self {
-        let shared = Arc::new(Shared::new(shards, 42));
+        let shared = Arc::new(Shared::new(shards, 42).with_rules(&settings.rules));
         let mut nodes = grid::<Mail>(shards + 1, capacity_for::<Mail>(shards + 1));
         let control_node = nodes.pop().expect("one more than shards");
         let bell = control::bell().expect("an eventfd");
@@ -285,6 +288,13 @@ impl Shard {
             ts: seq,
             last_bytes: 1,
             subscribers: 2,
+            rule: "(none)".to_owned(),
+            history_messages: 1,
+            history_bytes: 1,
+            first_seq: Some(seq),
+            snapshot_seq: None,
+            snapshot_usable: false,
+            stale_since: None,
         };
         match question {
             Question::Connections { limit, .. } => {
@@ -296,6 +306,9 @@ impl Shard {
                     path: "/ws",
                     subscriptions: 1,
                     backlog_bytes: 10 * id,
+                    behind_messages: id,
+                    state: ConnectionState::Live,
+                    since: None,
                     lagging: false,
                     blocked: false,
                 };

@@ -125,7 +125,7 @@ impl World {
 
     pub(crate) fn new(plan: Plan, mut dice: Dice, settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        let shared = Arc::new(Shared::new(plan.shards, dice.word()));
+        let shared = Arc::new(Shared::new(plan.shards, dice.word()).with_rules(&settings.rules));
         let now = Now { ns: 1_000_000_000, utc_us: 1_700_000_000_000_000 };
         let count = plan.shards + 1 + usize::from(plan.helper.is_some());
         let mut nodes = grid::<Mail>(count, 1 << dice.between(1, 8));
