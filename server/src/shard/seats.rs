@@ -109,14 +109,21 @@ impl<I: Io> Shard<I> {
         if connection.flags.has(Flags::SWEEPING) {
             self.change_sweeping_seat(id, entries, format, answer)?;
             if let Some(sweep) = self.sweeps.get_mut(&id.index) {
-                // What its sweep has still to send comes first, and then there is nothing to begin.
                 let names = &self.topics.names;
-                let pending = |t: TopicId| {
-                    let owed = sweep.owed(t).filter(|owed| owed.need != Need::Awaited);
-                    owed.is_some_and(|owed| owed.next <= names.topic(t).seq)
-                };
-                let starts: Vec<_> = starts.iter().filter(|s| !pending(s.topic)).collect();
-                starts.into_iter().for_each(|&start| sweep.owe(start));
+                for &start in starts {
+                    match sweep.owed(start.topic) {
+                        // It goes on waiting, from where it does.
+                        Some(&owed) if owed.need == Need::Awaited => {
+                            let next =
+                                if start.need == Need::Snapshot { owed.next } else { start.next };
+                            sweep.owe(Start { next, ..start });
+                        }
+                        // What its sweep has still to send comes first, and then there is nothing to
+                        // begin.
+                        Some(owed) if owed.next <= names.topic(start.topic).seq => {}
+                        _ => sweep.owe(start),
+                    }
+                }
             }
             self.recount_sweep(id);
             return Ok(());

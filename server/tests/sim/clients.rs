@@ -6,7 +6,7 @@ use uringcast_protocol::deflate::Offer;
 
 use crate::{
     publisher::Publisher,
-    subscriber::Subscriber,
+    subscriber::{Resume, Subscriber, Wish},
     vandal::Vandal,
     wire::{Pace, Stage, Wire},
     world::World,
@@ -31,7 +31,8 @@ pub(crate) struct Client {
     pub(crate) observer: bool,
 }
 
-const PATTERNS: [&str; 8] = [">", "e.>", "v.>", "e.*", "v.*", "*.0", "*.*.x", "none.x"];
+const PATTERNS: [&str; 10] =
+    [">", "e.>", "v.>", "e.*", "v.*", "*.0", "*.*.x", "none.x", "d.>", "d.*"];
 
 impl World {
     /// A topic or pattern to ask for.
@@ -49,6 +50,44 @@ impl World {
             patterns.push("a..b".to_owned());
         }
         patterns
+    }
+
+    /// Where a subscriber wants to begin.
+    fn some_wish(&self, who: usize, patterns: &[&str]) -> Wish {
+        let snapshot = self.chance(300);
+        match self.below(10) {
+            0..4 => Wish { snapshot, ..Wish::default() },
+            4 | 5 => {
+                let back_us = self.net.borrow_mut().dice.scale(1, 20_000_000) as u64;
+                let from_us = Some(self.now.utc_us.saturating_sub(back_us));
+                Wish { snapshot, from_us, ..Wish::default() }
+            }
+            _ => {
+                let shard = self.clients[who].wire.shard;
+                let topics = (0..self.truth.names.len()).filter(|_| self.chance(900));
+                let resume = topics
+                    .filter(|&topic| patterns.contains(&&*self.truth.names[topic]))
+                    .filter_map(|topic| self.some_position(shard, topic));
+                Wish { snapshot, resume: resume.collect(), ..Wish::default() }
+            }
+        }
+    }
+
+    /// A position in a topic; mostly one that a client could have.
+    fn some_position(&self, shard: usize, topic: usize) -> Option<Resume> {
+        let epochs = &self.truth.epochs[topic];
+        let any = self.chance(100);
+        let epoch = if any { epochs.values().next() } else { epochs.values().last() };
+        let epoch = if self.chance(50) { "1".to_owned() } else { epoch?.clone() };
+        let name = self.truth.names[topic].clone();
+        let now = self.shards[shard].topic_seq(&name);
+        let back = self.net.borrow_mut().dice.scale(1, 40) as u64 - 1;
+        let mut seq = now.saturating_sub(back);
+        if self.chance(80) {
+            seq += self.below(50) as u64;
+        }
+        let number = self.truth.number(topic, seq);
+        Some(Resume { topic, name, epoch, seq, number })
     }
 
     /// permessage-deflate as a subscriber may offer it, or not at all.
@@ -76,7 +115,8 @@ impl World {
         let mut wire = Wire::new(&mut self.net.borrow_mut(), shard, listener, room);
         let seqs = self.seqs(shard);
         let role = if publishes {
-            let topic = self.chance(600).then(|| self.below(self.truth.names.len()));
+            // Whoever publishes to one topic gives no numbers, which deltas must have.
+            let topic = self.chance(600).then(|| self.below(self.plan.topics));
             let ack = self.chance(500);
             Role::Publisher(Publisher::new(&mut wire, &self.truth, me, topic, ack))
         } else if !self.plan.calm && self.chance(150) {
@@ -137,7 +177,7 @@ impl World {
         let patterns = self.some_patterns();
         let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
         let choice = self.below(8);
-        let snapshot = self.chance(300);
+        let wish = self.some_wish(who, &patterns);
         let topic = self.below(self.truth.names.len());
         let net = &mut *self.net.borrow_mut();
         let Client { wire, role, .. } = &mut self.clients[who];
@@ -150,7 +190,7 @@ impl World {
                 vandal.strike(wire);
             }
             Role::Subscriber(subscriber) if !subscriber.raw => match choice {
-                0 | 1 => subscriber.subscribe(net, wire, &patterns, snapshot, seqs),
+                0 | 1 => subscriber.subscribe_with(net, wire, &patterns, (wish, seqs)),
                 2 | 3 => subscriber.unsubscribe(net, wire, &patterns, seqs),
                 4 => subscriber.chat(net, wire),
                 5 => wire.ping(net),

@@ -12,6 +12,7 @@ mod oracle;
 mod publisher;
 mod run;
 mod scenarios;
+mod stand;
 mod subscriber;
 mod vandal;
 mod wire;

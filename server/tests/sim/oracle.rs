@@ -1,11 +1,9 @@
-//! What must be true of what subscribers were sent.
+//! What was published, and in which order each topic's home put it.
 //!
-//! Knows: what was published, in which order each topic's home put it, and what a subscriber may
-//! and must be sent of it. Must not know: shards, sockets, frames.
+//! Knows: payloads, numbers, what subscribers say that they were told. Must not know: shards,
+//! sockets, frames.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use uringcast_protocol::Pattern;
+use std::collections::BTreeMap;
 
 /// What a payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +13,15 @@ pub(crate) enum Content {
     Text,
 }
 
+/// What a topic's messages are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Event,
+    Value,
+    /// Its publications have their own numbers as the publisher's.
+    Delta,
+}
+
 /// A publication, whether or not it was accepted.
 #[derive(Debug)]
 pub(crate) struct Published {
@@ -22,6 +29,9 @@ pub(crate) struct Published {
     pub(crate) content: Content,
     pub(crate) payload: Vec<u8>,
     pub(crate) by: usize,
+    /// It is the state after all publications of its topic up to this one.
+    pub(crate) snapshot: bool,
+    pub(crate) covers: usize,
     /// Its place in its topic's order, once some subscriber was told.
     pub(crate) seq: Option<u64>,
 }
@@ -30,12 +40,16 @@ pub(crate) struct Published {
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
     pub(crate) names: Vec<String>,
-    pub(crate) is_value: Vec<bool>,
+    pub(crate) kinds: Vec<Kind>,
     pub(crate) published: Vec<Published>,
     /// Per topic: how often it was deleted.
     pub(crate) deleted: Vec<u64>,
     /// Per topic: which publication has which number.
     pub(crate) order: Vec<BTreeMap<u64, usize>>,
+    /// Per topic: when each number was ordered, µs UTC.
+    pub(crate) times: Vec<BTreeMap<u64, u64>>,
+    /// Per topic: its epoch, by how often it had been deleted.
+    pub(crate) epochs: Vec<BTreeMap<u64, String>>,
     /// Messages that subscribers were sent live.
     pub(crate) delivered: u64,
 }
@@ -44,6 +58,67 @@ impl Truth {
     pub(crate) fn topic(&self, name: &str) -> usize {
         let found = self.names.iter().position(|known| known == name);
         found.unwrap_or_else(|| panic!("a message of the unknown topic {name:?}"))
+    }
+
+    pub(crate) fn kind(&self, topic: usize) -> Kind {
+        self.kinds[topic]
+    }
+
+    /// A subscriber says that a topic has this epoch.
+    pub(crate) fn epoch(&mut self, topic: usize, epoch: &str) {
+        let era = self.deleted[topic];
+        let known = self.epochs[topic].entry(era).or_insert_with(|| epoch.to_owned());
+        assert_eq!(known, epoch, "{} has two epochs", self.names[topic]);
+    }
+
+    /// Another message in the sum that a book of deltas is.
+    pub(crate) fn add(book: u64, id: usize) -> u64 {
+        (book ^ id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+    }
+
+    /// What all deltas up to this number make, since the topic was last deleted.
+    pub(crate) fn book(&self, topic: usize, seq: u64) -> u64 {
+        let era = seq >> 32 << 32;
+        self.order[topic].range(era..=seq).fold(0, |book, (_, &id)| Self::add(book, id))
+    }
+
+    /// The first number of an era that was ordered at this time or later.
+    pub(crate) fn first_since(&self, topic: usize, era: u64, us: u64) -> Option<u64> {
+        let times = self.times[topic].range(era..era + (1 << 32));
+        times.filter(|&(_, &at)| at >= us).map(|(&seq, _)| seq).next()
+    }
+
+    /// A publisher's snapshot was sent as the state after number `seq`.
+    pub(crate) fn check_covers(&self, id: usize, seq: u64) {
+        let Published { topic, covers, .. } = self.published[id];
+        let era = seq >> 32 << 32;
+        let known = self.order[topic].range(era..era + (1 << 32));
+        let last = known.filter(|&(_, &id)| id <= covers).map(|(&seq, _)| seq).last();
+        let last = last.unwrap_or(era);
+        // If the last that it covers was refused, some before that one may still have been under way.
+        let sure = self.published[covers].topic == topic && self.published[covers].seq.is_some();
+        assert!(
+            seq == last || !sure && seq < last,
+            "{}: a snapshot up to publication {covers} stands for {last}, not {seq}",
+            self.names[topic]
+        );
+    }
+
+    /// A new snapshot of a topic: the state after publication `covers`.
+    pub(crate) fn snapshot(&mut self, topic: usize, covers: usize, pad: usize, by: usize) -> usize {
+        let id = self.publish(topic, Content::Json, pad, by);
+        self.published[id].snapshot = true;
+        self.published[id].covers = covers;
+        id
+    }
+
+    pub(crate) fn add_topic(&mut self, name: String, kind: Kind) {
+        self.names.push(name);
+        self.kinds.push(kind);
+        self.deleted.push(0);
+        self.order.push(BTreeMap::new());
+        self.times.push(BTreeMap::new());
+        self.epochs.push(BTreeMap::new());
     }
 
     /// A topic's `seq` as a number that rises when it is deleted and begins again.
@@ -71,7 +146,8 @@ impl Truth {
                 bytes
             }
         };
-        self.published.push(Published { topic, content, payload, by, seq: None });
+        let (snapshot, covers, seq) = (false, id, None);
+        self.published.push(Published { topic, content, payload, by, snapshot, covers, seq });
         id
     }
 
@@ -96,8 +172,10 @@ impl Truth {
     }
 
     /// A subscriber says that a publication has this number.
-    pub(crate) fn ordered(&mut self, topic: usize, seq: u64, id: usize) {
+    pub(crate) fn ordered(&mut self, topic: usize, seq: u64, ts_us: u64, id: usize) {
         let seq = self.number(topic, seq);
+        let known = *self.times[topic].entry(seq).or_insert(ts_us);
+        assert_eq!(known, ts_us, "number {seq} of {} has two times", self.names[topic]);
         let published = &mut self.published[id];
         assert_eq!(published.topic, topic, "publication {id} came under another topic's name");
         let known = *published.seq.get_or_insert(seq);
@@ -147,6 +225,31 @@ fn filler(id: usize, bytes: usize) -> String {
 /// The last number of each topic on a subscriber's shard at some moment.
 pub(crate) type Seqs = Vec<u64>;
 
+/// Where a subscriber asked to begin, and what the answer said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Now,
+    Snapshot,
+    /// Behind this number; whether its topic's epoch is that still, and it was not ahead.
+    Behind {
+        seq: u64,
+        known: bool,
+    },
+    /// With all of this time and later, µs UTC.
+    From {
+        us: u64,
+    },
+}
+
+/// What is said of a topic besides its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// These numbers are not coming.
+    Gap { from: u64, to: u64 },
+    /// There is no snapshot yet.
+    Unavailable,
+}
+
 /// What happened to a subscriber, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
@@ -157,6 +260,7 @@ pub(crate) enum Entry {
         asked: Seqs,
         told: Seqs,
         exact: Option<u64>,
+        begin: Begin,
     },
     /// An acknowledged end of one; the numbers when it was asked for.
     Unsubscribed {
@@ -167,6 +271,16 @@ pub(crate) enum Entry {
         id: usize,
         snapshot: bool,
     },
+    /// A publisher's snapshot, and the number that it came with.
+    Snapshot {
+        id: usize,
+        seq: u64,
+    },
+    /// What it was told of a topic.
+    Told {
+        topic: usize,
+        told: Told,
+    },
     /// A topic was deleted; its next number is one above this.
     Deleted {
         topic: usize,
@@ -176,147 +290,4 @@ pub(crate) enum Entry {
     Quiet {
         seqs: Seqs,
     },
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Stand {
-    /// Subscribed, nothing seen yet: the next is above the one and at most one above the other.
-    Fresh(u64, u64),
-    Seen(u64),
-}
-
-/// Goes through what happened to a subscriber.
-pub(crate) fn check_subscriber(truth: &Truth, who: usize, log: &[Entry]) {
-    let mut patterns: BTreeSet<&str> = BTreeSet::new();
-    let mut stands: Vec<Option<Stand>> = vec![None; truth.names.len()];
-    for entry in log {
-        match entry {
-            Entry::Subscribed { pattern, asked, told, exact } => {
-                patterns.insert(pattern);
-                for topic in matching(truth, pattern) {
-                    let stand = &mut stands[topic];
-                    if stand.is_none() {
-                        let (low, high) =
-                            exact.map_or((asked[topic], told[topic]), |seq| (seq, seq));
-                        assert!(
-                            asked[topic] <= low && high <= told[topic],
-                            "client {who}: the answer says {} stands at {low}: not between {} \
-                             and {}",
-                            truth.names[topic],
-                            asked[topic],
-                            told[topic]
-                        );
-                        *stand = Some(Stand::Fresh(low, high));
-                    }
-                }
-            }
-            Entry::Unsubscribed { pattern, asked } => {
-                patterns.remove(pattern.as_str());
-                for topic in matching(truth, pattern) {
-                    if is_covered(truth, &patterns, topic) {
-                        continue;
-                    }
-                    let stand = stands[topic].take();
-                    if !truth.is_value[topic] {
-                        check_whole(truth, who, topic, stand, asked[topic], "unsubscribed");
-                    }
-                }
-            }
-            Entry::Message { id, snapshot } => {
-                let published = &truth.published[*id];
-                let topic = published.topic;
-                let seq = published.seq.unwrap_or_else(|| {
-                    panic!("client {who} was sent {id}, which no observer was sent")
-                });
-                let Some(stand) = &mut stands[topic] else {
-                    panic!("client {who} was sent {id} of {}, unasked", truth.names[topic])
-                };
-                take(truth, who, topic, stand, seq, *snapshot);
-            }
-            Entry::Deleted { topic, number } => {
-                if let Some(stand) = &mut stands[*topic] {
-                    *stand = Stand::Fresh(*number, *number);
-                }
-            }
-            Entry::Quiet { seqs } => {
-                for topic in 0..truth.names.len() {
-                    if stands[topic].is_some() {
-                        check_whole(truth, who, topic, stands[topic], seqs[topic], "quiet");
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn take(truth: &Truth, who: usize, topic: usize, stand: &mut Stand, seq: u64, snapshot: bool) {
-    let name = &truth.names[topic];
-    let last = match *stand {
-        _ if snapshot => {
-            // Of a topic that one had before, it is what was last sent.
-            match *stand {
-                Stand::Fresh(low, high) => {
-                    // A value may have moved on since the answer.
-                    assert!(
-                        low <= seq && (seq <= high || truth.is_value[topic]),
-                        "client {who}: a snapshot of {name} is {seq}: not from {low} to {high}"
-                    );
-                }
-                Stand::Seen(last) => {
-                    assert!(
-                        seq >= last,
-                        "client {who}: a snapshot of {name} is {seq}, after {last}"
-                    );
-                }
-            }
-            *stand = Stand::Seen(seq);
-            return;
-        }
-        Stand::Fresh(low, high) => {
-            assert!(seq > low, "client {who}: {name} {seq}, and it stood at {low} already");
-            if !truth.is_value[topic] {
-                assert!(seq <= high + 1, "client {who}: {name} begins at {seq}, not {high} + 1");
-            }
-            *stand = Stand::Seen(seq);
-            return;
-        }
-        Stand::Seen(last) => last,
-    };
-    if truth.is_value[topic] {
-        assert!(seq > last, "client {who}: {name} {seq} after {last}");
-    } else {
-        assert_eq!(seq, last + 1, "client {who}: {name} after {last}");
-    }
-    *stand = Stand::Seen(seq);
-}
-
-fn check_whole(
-    truth: &Truth,
-    who: usize,
-    topic: usize,
-    stand: Option<Stand>,
-    seq: u64,
-    when: &str,
-) {
-    let name = &truth.names[topic];
-    match stand {
-        Some(Stand::Fresh(_, high)) => {
-            assert!(seq <= high, "client {who}, {when}: nothing of {name} came, which is at {seq}");
-        }
-        Some(Stand::Seen(last)) => {
-            assert!(last >= seq, "client {who}, {when}: {name} ended at {last}, not {seq}");
-        }
-        None => {}
-    }
-}
-
-fn matching<'t>(truth: &'t Truth, pattern: &str) -> impl Iterator<Item = usize> + use<'t> {
-    let pattern = Pattern::parse(pattern).expect("only good patterns are acknowledged");
-    (0..truth.names.len()).filter(move |&topic| pattern.matches(&truth.names[topic]))
-}
-
-fn is_covered(truth: &Truth, patterns: &BTreeSet<&str>, topic: usize) -> bool {
-    patterns.iter().any(|pattern| {
-        Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(&truth.names[topic]))
-    })
 }

@@ -9,7 +9,7 @@ use uringcast_protocol::Opcode;
 
 use crate::{
     net::Net,
-    oracle::{Content, Truth},
+    oracle::{Content, Kind, Truth},
     subscriber::data_of,
     wire::{Heard, Wire},
 };
@@ -27,6 +27,9 @@ pub(crate) struct Publisher {
     acked: BTreeSet<(usize, u64)>,
     errors: usize,
     duplicates: usize,
+    /// What it published to delta topics, snapshots and repeats among it, and the answers to that.
+    deltas: usize,
+    delta_answers: usize,
 }
 
 #[derive(Deserialize)]
@@ -48,7 +51,17 @@ impl Publisher {
     ) -> Self {
         let name = topic.map_or_else(String::new, |topic| format!("/{}", truth.names[topic]));
         wire.ask(&format!("/publish{name}?ack={}", u8::from(ack)), &[]);
-        Self { me, topic, ack, sent: Vec::new(), acked: BTreeSet::new(), errors: 0, duplicates: 0 }
+        Self {
+            me,
+            topic,
+            ack,
+            sent: Vec::new(),
+            acked: BTreeSet::new(),
+            errors: 0,
+            duplicates: 0,
+            deltas: 0,
+            delta_answers: 0,
+        }
     }
 
     /// Publishes one message, of one or more publications. `pub_seq` counts up for the process.
@@ -71,9 +84,14 @@ impl Publisher {
             return;
         }
         let mut message = String::new();
-        let mut ids = Vec::new();
+        let (mut ids, mut deltas) = (Vec::new(), 0);
         for _ in 0..net.dice.between(1, 4) {
             let topic = net.dice.below(truth.names.len());
+            if truth.kind(topic) == Kind::Delta {
+                deltas += 1;
+                self.delta(net, truth, topic, pad_max, &mut message);
+                continue;
+            }
             let content = *net.dice.pick(&[Content::Json, Content::Binary]);
             let pad = net.dice.scale(1, pad_max / 8 + 1);
             let id = truth.publish(topic, content, pad, self.me);
@@ -90,6 +108,32 @@ impl Publisher {
         }
         if wire.say(net, Opcode::Text, message.as_bytes()) {
             self.sent.extend(ids);
+            self.deltas += deltas;
+        }
+    }
+
+    /// A line for a delta topic: a delta, or a snapshot of what was published, or was once.
+    fn delta(
+        &self,
+        net: &mut Net,
+        truth: &mut Truth,
+        topic: usize,
+        pad_max: usize,
+        message: &mut String,
+    ) {
+        let name = truth.names[topic].clone();
+        if net.dice.chance(200) {
+            let covers = some_covered(net, truth, topic);
+            let id = truth.snapshot(topic, covers, net.dice.scale(1, pad_max), self.me);
+            let data = data_of(Content::Json, &truth.published[id].payload);
+            message.push_str(&format!(
+                "{{\"topic\":\"{name}\",\"snapshot\":true,{data},\"pub_seq\":{covers}}}\n"
+            ));
+        } else {
+            let content = *net.dice.pick(&[Content::Json, Content::Binary]);
+            let id = truth.publish(topic, content, net.dice.scale(1, pad_max / 8 + 1), self.me);
+            let data = data_of(content, &truth.published[id].payload);
+            message.push_str(&format!("{{\"topic\":\"{name}\",{data},\"pub_seq\":{id}}}\n"));
         }
     }
 
@@ -99,11 +143,15 @@ impl Publisher {
         match answer.op.as_str() {
             "published" => {
                 assert!(self.ack, "an acknowledgement nobody asked for");
+                let topic = truth.topic(answer.topic.as_deref().expect("a topic"));
+                if truth.kind(topic) == Kind::Delta {
+                    self.delta_answers += 1;
+                    return;
+                }
                 if answer.duplicate == Some(true) {
                     self.duplicates += 1;
                     return;
                 }
-                let topic = truth.topic(answer.topic.as_deref().expect("a topic"));
                 let seq = truth.number(topic, answer.seq.expect("a number"));
                 let new = self.acked.insert((topic, seq));
                 assert!(new, "a number acknowledged twice");
@@ -119,7 +167,8 @@ impl Publisher {
 
     /// Every answer it may wait for is there.
     pub(crate) fn is_answered(&self) -> bool {
-        !self.ack || self.acked.len() + self.errors + self.duplicates == self.sent.len()
+        let answers = self.acked.len() + self.errors + self.duplicates + self.delta_answers;
+        !self.ack || answers == self.sent.len() + self.deltas
     }
 
     /// The answers fit what became of the publications.
@@ -129,7 +178,7 @@ impl Publisher {
             let id = *id.unwrap_or_else(|| panic!("{seq} was acknowledged and never sent"));
             assert_eq!(truth.published[id].by, self.me, "another's publication acknowledged");
         }
-        if whole {
+        if whole && self.deltas == 0 {
             let there = self.sent.iter().filter(|&&id| truth.published[id].seq.is_some()).count();
             let gone = self.sent.len() - there;
             assert_eq!(
@@ -145,5 +194,17 @@ impl Publisher {
                 assert_eq!(self.acked.len(), there, "acknowledgements of what was published");
             }
         }
+    }
+}
+
+/// The publication up to which a snapshot of a delta topic stands: mostly one of the last.
+pub(crate) fn some_covered(net: &mut Net, truth: &Truth, topic: usize) -> usize {
+    let era = truth.deleted[topic] << 32;
+    let known: Vec<usize> = truth.order[topic].range(era..).map(|(_, &id)| id).collect();
+    let back = net.dice.scale(1, 20) - 1;
+    match known.len().checked_sub(back + 1) {
+        Some(at) => known[at],
+        // One of another topic perhaps, or none that was ever published.
+        None => net.dice.below(truth.published.len().max(1)),
     }
 }

@@ -12,7 +12,7 @@ use uringcast_protocol::{Opcode, Pattern};
 
 use crate::{
     net::Net,
-    oracle::{Content, Entry, Seqs, Truth},
+    oracle::{Begin, Content, Entry, Kind, Seqs, Told, Truth},
     wire::{Heard, Wire},
 };
 
@@ -36,6 +36,25 @@ struct Asked {
     id: Option<u64>,
     what: What,
     seqs: Seqs,
+    wish: Wish,
+}
+
+/// Where it wants to begin.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    pub(crate) snapshot: bool,
+    pub(crate) resume: Vec<Resume>,
+    pub(crate) from_us: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Resume {
+    pub(crate) topic: usize,
+    pub(crate) name: String,
+    pub(crate) epoch: String,
+    pub(crate) seq: u64,
+    /// The same as a number that rises from epoch to epoch.
+    pub(crate) number: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +64,7 @@ enum What {
     Ping,
     Subscribe,
     Unsubscribe,
+    Update,
     Wrong,
 }
 
@@ -54,6 +74,9 @@ struct Message<'m> {
     id: Option<u64>,
     topic: Option<String>,
     seq: Option<u64>,
+    ts: Option<u64>,
+    from: Option<u64>,
+    to: Option<u64>,
     snapshot: Option<bool>,
     #[serde(borrow)]
     data: Option<&'m RawValue>,
@@ -63,9 +86,12 @@ struct Message<'m> {
     duplicate: Option<bool>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Outcome {
     topic: String,
+    epoch: Option<String>,
+    recovered: Option<bool>,
+    reason: Option<String>,
     seq: Option<u64>,
     error: Option<String>,
     kind: Option<String>,
@@ -77,7 +103,8 @@ impl Subscriber {
         wire.ask(&format!("/raw/{}", pattern.replace('>', "%3E")), &[]);
         let mut new = Self::new(true);
         new.patterns.push(pattern.to_owned());
-        new.asked.push_back(Asked { id: None, what: What::Subscribe, seqs });
+        let wish = Wish::default();
+        new.asked.push_back(Asked { id: None, what: What::Subscribe, seqs, wish });
         new
     }
 
@@ -87,11 +114,13 @@ impl Subscriber {
         let mut new = Self::new(false);
         if hello {
             path.push_str("&hello=1&heartbeat_ms=30000");
-            new.asked.push_back(Asked { id: None, what: What::Hello, seqs: Seqs::new() });
+            let (seqs, wish) = (Seqs::new(), Wish::default());
+            new.asked.push_back(Asked { id: None, what: What::Hello, seqs, wish });
         }
         if !topics.is_empty() {
             let _ = write!(path, "&topics={}", topics.join(",").replace('>', "%3E"));
-            new.asked.push_back(Asked { id: None, what: What::Subscribe, seqs });
+            let wish = Wish::default();
+            new.asked.push_back(Asked { id: None, what: What::Subscribe, seqs, wish });
         }
         wire.ask(&path, &[]);
         new
@@ -122,9 +151,35 @@ impl Subscriber {
         snapshot: bool,
         seqs: Seqs,
     ) {
+        let wish = Wish { snapshot, ..Wish::default() };
+        self.subscribe_with(net, wire, topics, (wish, seqs));
+    }
+
+    pub(crate) fn subscribe_with(
+        &mut self,
+        net: &mut Net,
+        wire: &mut Wire,
+        topics: &[&str],
+        (wish, seqs): (Wish, Seqs),
+    ) {
         let list = serde_json::to_string(topics).expect("strings");
-        let command = format!("\"op\":\"subscribe\",\"topics\":{list},\"snapshot\":{snapshot}");
-        self.ask(net, wire, &command, What::Subscribe, seqs);
+        let snapshot = wish.snapshot;
+        let mut command = format!("\"op\":\"subscribe\",\"topics\":{list},\"snapshot\":{snapshot}");
+        if let Some(us) = wish.from_us {
+            let _ = write!(command, ",\"resume_from\":{{\"ts\":{us}}}");
+        }
+        let positions: serde_json::Map<_, _> = wish
+            .resume
+            .iter()
+            .map(|Resume { name, epoch, seq, .. }| {
+                (name.clone(), serde_json::json!({ "epoch": epoch, "seq": seq }))
+            })
+            .collect();
+        if !positions.is_empty() {
+            let positions = serde_json::Value::Object(positions);
+            let _ = write!(command, ",\"resume\":{positions}");
+        }
+        self.ask_with(net, wire, &command, What::Subscribe, (wish, seqs));
     }
 
     pub(crate) fn unsubscribe(
@@ -144,8 +199,17 @@ impl Subscriber {
     }
 
     pub(crate) fn chat(&mut self, net: &mut Net, wire: &mut Wire) {
-        let (command, what) = match net.dice.below(4) {
+        let (command, what) = match net.dice.below(5) {
             0 => return self.list(net, wire),
+            4 => {
+                let topics = self.patterns.iter().take(3).cloned().collect::<Vec<_>>();
+                if topics.is_empty() {
+                    return self.list(net, wire);
+                }
+                let list = serde_json::to_string(&topics).expect("strings");
+                let command = format!("\"op\":\"update\",\"topics\":{list},\"sample_ms\":null");
+                return self.ask(net, wire, &command, What::Update, Seqs::new());
+            }
             1 => ("\"op\":\"ping\"", What::Ping),
             2 => ("\"op\":\"dance\"", What::Wrong),
             _ => ("\"op\":\"subscribe\",\"topics\":7", What::Wrong),
@@ -164,7 +228,11 @@ impl Subscriber {
         let published = &truth.published[publication];
         let data = data_of(published.content, &published.payload);
         let topic = &truth.names[published.topic];
-        let command = format!("{{\"op\":\"publish\",\"id\":{id},\"topic\":\"{topic}\",{data}}}");
+        let mut command = format!("{{\"op\":\"publish\",\"id\":{id},\"topic\":\"{topic}\",{data}");
+        if truth.kind(published.topic) == Kind::Delta {
+            let _ = write!(command, ",\"pub_seq\":{publication}");
+        }
+        command.push('}');
         if wire.say(net, Opcode::Text, command.as_bytes()) {
             self.asked_last = id;
             self.publishing.push((id, publication));
@@ -172,11 +240,22 @@ impl Subscriber {
     }
 
     fn ask(&mut self, net: &mut Net, wire: &mut Wire, command: &str, what: What, seqs: Seqs) {
+        self.ask_with(net, wire, command, what, (Wish::default(), seqs));
+    }
+
+    fn ask_with(
+        &mut self,
+        net: &mut Net,
+        wire: &mut Wire,
+        command: &str,
+        what: What,
+        (wish, seqs): (Wish, Seqs),
+    ) {
         let id = self.asked_last + 1;
         let command = format!("{{\"id\":{id},{command}}}");
         if wire.say(net, Opcode::Text, command.as_bytes()) {
             self.asked_last = id;
-            self.asked.push_back(Asked { id: Some(id), what, seqs });
+            self.asked.push_back(Asked { id: Some(id), what, seqs, wish });
         }
     }
 
@@ -191,6 +270,7 @@ impl Subscriber {
                     asked: asked.seqs,
                     told: now.clone(),
                     exact: None,
+                    begin: Begin::Now,
                 };
                 self.log.push(entry);
             }
@@ -223,15 +303,30 @@ impl Subscriber {
         });
         match message.op.as_deref() {
             None => self.live(&message, truth),
-            Some("subscribed" | "unsubscribed" | "list" | "pong" | "hello") => {
+            Some("gap") => {
+                let topic = truth.topic(message.topic.as_deref().expect("a topic"));
+                let from = truth.number(topic, message.from.expect("a number"));
+                let to = truth.number(topic, message.to.expect("a number"));
+                self.log.push(Entry::Told { topic, told: Told::Gap { from, to } });
+            }
+            Some("error") if message.topic.is_some() => {
+                assert_eq!(message.code.as_deref(), Some("snapshot_unavailable"));
+                let topic = truth.topic(message.topic.as_deref().expect("a topic"));
+                self.log.push(Entry::Told { topic, told: Told::Unavailable });
+            }
+            Some("subscribed" | "unsubscribed" | "list" | "pong" | "hello" | "updated") => {
                 self.answered(&message, truth, now);
             }
             Some("published") => {
                 let at = self.publishing.iter().position(|&(id, _)| Some(id) == message.id);
                 let (_, publication) = self.publishing.remove(at.expect("asked"));
-                assert!(message.duplicate.is_none(), "without pub_seq nothing is a duplicate");
-                let seq = message.seq.expect("a number");
-                let seq = truth.number(truth.published[publication].topic, seq);
+                let topic = truth.published[publication].topic;
+                if message.duplicate == Some(true) {
+                    let kind = truth.kind(topic);
+                    assert_eq!(kind, Kind::Delta, "without pub_seq nothing is a duplicate");
+                    return self.answers.push((publication, None));
+                }
+                let seq = truth.number(topic, message.seq.expect("a number"));
                 self.answers.push((publication, Some(seq)));
             }
             Some("error") => {
@@ -247,7 +342,7 @@ impl Subscriber {
                     What::Wrong => matches!(code, "op_unknown" | "bad_request"),
                     What::Subscribe | What::Unsubscribe => matches!(code, "busy" | "limit"),
                     What::List => code == "busy",
-                    What::Hello | What::Ping => false,
+                    What::Hello | What::Ping | What::Update => false,
                 };
                 assert!(fits, "{code} in answer to {:?}", asked.what);
             }
@@ -272,13 +367,18 @@ impl Subscriber {
             _ => panic!("data and data_base64, or neither"),
         };
         let id = truth.recognize(content, &payload);
-        truth.ordered(topic, seq, id);
         let snapshot = message.snapshot == Some(true);
+        if truth.published[id].snapshot {
+            assert!(snapshot, "a publisher's snapshot came as a message");
+            let seq = truth.number(topic, seq);
+            return self.log.push(Entry::Snapshot { id, seq });
+        }
+        truth.ordered(topic, seq, message.ts.expect("a time"), id);
         truth.delivered += u64::from(!snapshot);
         self.log.push(Entry::Message { id, snapshot });
     }
 
-    fn answered(&mut self, message: &Message<'_>, truth: &Truth, now: &Seqs) {
+    fn answered(&mut self, message: &Message<'_>, truth: &mut Truth, now: &Seqs) {
         let asked = self.asked.pop_front().expect("an answer nobody asked for");
         assert_eq!(asked.id, message.id, "answers out of order");
         let op = match asked.what {
@@ -287,6 +387,7 @@ impl Subscriber {
             What::Ping => "pong",
             What::Subscribe => "subscribed",
             What::Unsubscribe => "unsubscribed",
+            What::Update => "updated",
             What::Wrong => "error",
         };
         assert_eq!(message.op.as_deref(), Some(op), "answers out of order");
@@ -311,10 +412,14 @@ impl Subscriber {
                         self.patterns.push(pattern.clone());
                     }
                     let known = truth.names.iter().position(|name| *name == pattern);
-                    let exact = known.filter(|_| exact);
-                    let exact = exact.map(|topic| truth.number(topic, outcome.seq.unwrap_or(0)));
+                    let topic = known.filter(|_| exact);
+                    let exact = topic.map(|topic| truth.number(topic, outcome.seq.unwrap_or(0)));
+                    if let (Some(topic), Some(epoch)) = (topic, &outcome.epoch) {
+                        truth.epoch(topic, epoch);
+                    }
+                    let begin = begin(&asked.wish, topic, outcome);
                     let (asked, told) = (asked.seqs.clone(), now.clone());
-                    self.log.push(Entry::Subscribed { pattern, asked, told, exact });
+                    self.log.push(Entry::Subscribed { pattern, asked, told, exact, begin });
                 }
                 What::Unsubscribe => {
                     let at = self.patterns.iter().position(|known| *known == pattern);
@@ -328,6 +433,39 @@ impl Subscriber {
             let count = message.topics.as_ref().map_or(0, Vec::len);
             assert_eq!(count, self.patterns.len(), "its list is {:?}", self.patterns);
         }
+    }
+}
+
+/// What an answer says of where one begins.
+fn begin(wish: &Wish, topic: Option<usize>, outcome: &Outcome) -> Begin {
+    let resume = wish.resume.iter().find(|resume| Some(resume.topic) == topic);
+    if let Some(&Resume { ref epoch, seq, number, .. }) = resume {
+        let there = outcome.epoch.as_ref() == Some(epoch);
+        let ahead = seq > outcome.seq.unwrap_or(0);
+        let known = match (outcome.recovered, outcome.reason.as_deref()) {
+            (Some(true), None) => true,
+            (Some(false), Some("history")) => true,
+            (Some(false), Some("epoch")) => {
+                assert!(!there, "the epoch is right");
+                return Begin::Behind { seq: number, known: false };
+            }
+            (Some(false), Some("seq")) => false,
+            other => panic!("{other:?} of a resume"),
+        };
+        assert!(there && known != ahead, "{outcome:?} for {resume:?}");
+        return Begin::Behind { seq: number, known };
+    }
+    match wish.from_us {
+        Some(us) => {
+            let fits = matches!(
+                (outcome.recovered, outcome.reason.as_deref()),
+                (Some(true), None) | (Some(false), Some("history"))
+            );
+            assert!(fits, "{outcome:?} from a time");
+            Begin::From { us }
+        }
+        None if wish.snapshot => Begin::Snapshot,
+        None => Begin::Now,
     }
 }
 

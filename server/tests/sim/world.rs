@@ -11,7 +11,7 @@ use uringcast::{
     ids::NodeId,
     mail::{Answer, Ingest, Mail, Origin, Publisher as Whose},
     publication,
-    rules::{Kind, Rules, TopicRule},
+    rules::{HistoryBounds, Kind as RuleKind, Overflow, Rules, SnapshotSource, TopicRule},
     settings::Settings,
     shard::{Parts, Shard},
     shared::{Shared, Stage},
@@ -26,7 +26,8 @@ use crate::{
     helper::SimHelper,
     io::SimIo,
     net::{Faults, Net},
-    oracle::{Content, Entry, Seqs, Truth},
+    oracle::{Content, Entry, Kind, Published, Seqs, Truth},
+    publisher::some_covered,
 };
 
 /// What a run is like; drawn from its seed.
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) calm: bool,
     pub(crate) steps: usize,
     pub(crate) topics: usize,
+    /// Delta topics, besides those.
+    pub(crate) books: usize,
     pub(crate) clients_max: usize,
     pub(crate) pad_max: usize,
     pub(crate) faults: Faults,
@@ -70,9 +73,11 @@ impl Plan {
                 accept: dice.below(50),
             }
         };
+        let poor = !calm && dice.chance(100);
         Self {
             shards: dice.between(1, 4),
             calm,
+            books: if poor { 0 } else { dice.below(4) },
             steps: dice.scale(300, 6_000),
             topics: dice.between(1, 12),
             clients_max: dice.between(2, 60),
@@ -81,7 +86,7 @@ impl Plan {
             drain: dice.chance(300),
             cycles: dice.between(1, 3),
             jumps: !calm && dice.chance(400),
-            poor: !calm && dice.chance(100),
+            poor,
             helper: *dice.pick(&[
                 None,
                 Some(Loses::Never),
@@ -156,12 +161,12 @@ impl World {
         let mut truth = Truth::default();
         for topic in 0..plan.topics {
             let is_value = topic % 2 == 1;
-            let kind = if is_value { 'v' } else { 'e' };
+            let (letter, kind) = if is_value { ('v', Kind::Value) } else { ('e', Kind::Event) };
             let deep = if topic % 3 == 2 { ".x" } else { "" };
-            truth.names.push(format!("{kind}.{}{deep}", topic / 2));
-            truth.is_value.push(is_value);
-            truth.deleted.push(0);
-            truth.order.push(Default::default());
+            truth.add_topic(format!("{letter}.{}{deep}", topic / 2), kind);
+        }
+        for book in 0..plan.books {
+            truth.add_topic(format!("d.{book}"), Kind::Delta);
         }
         shared.advance(Stage::Ready);
         Self {
@@ -238,6 +243,14 @@ impl World {
         let pad = self.net.borrow_mut().dice.scale(1, self.plan.pad_max);
         let content = *self.net.borrow_mut().dice.pick(&[Content::Json, Content::Binary]);
         let id = self.truth.publish(topic, content, pad, CONTROL);
+        self.control_send(id);
+    }
+
+    /// The control thread sends a publication or a snapshot. Whether it was taken.
+    fn control_send(&mut self, id: usize) -> bool {
+        let Published { topic, content, snapshot, covers, .. } = self.truth.published[id];
+        let delta = self.truth.kind(topic) == Kind::Delta;
+        let pub_seq = delta.then_some(covers as u64);
         let name = &self.truth.names[topic];
         let hash = topic_hash(self.shared.hash_seed, name);
         let (content, opcode) = match content {
@@ -248,13 +261,14 @@ impl World {
         let pool = &mut self.control_pool;
         let Ok(lease) = publication::draft(pool, name, hash, content, opcode, payload) else {
             assert!(self.plan.poor, "the control thread's pool has room");
-            return self.tickets.push((id, Some(None)));
+            self.tickets.push((id, Some(None)));
+            return false;
         };
         let ticket = self.tickets.len() as u64;
         let publisher = Whose::Request { ticket };
         let origin = Origin { node: NodeId(self.plan.shards as u16), publisher };
         let home = usize::from(home_of(hash, self.plan.shards).0);
-        let mail = Mail::Ingest(Ingest { lease, origin, pub_seq: None, snapshot: false });
+        let mail = Mail::Ingest(Ingest { lease, origin, pub_seq, snapshot });
         match self.control.send(home, mail) {
             Ok(wake) => {
                 self.tickets.push((id, None));
@@ -263,7 +277,34 @@ impl World {
                 }
             }
             // The ring is full: the request is answered 503.
-            Err(_) => self.tickets.push((id, Some(None))),
+            Err(_) => {
+                self.tickets.push((id, Some(None)));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The control thread publishes a snapshot of a delta topic.
+    pub(crate) fn control_snapshot(&mut self, topic: usize) {
+        let (covers, pad) = {
+            let net = &mut *self.net.borrow_mut();
+            (some_covered(net, &self.truth, topic), net.dice.scale(1, self.plan.pad_max))
+        };
+        let id = self.truth.snapshot(topic, covers, pad, CONTROL);
+        self.control_send(id);
+    }
+
+    /// Every delta topic gets a snapshot of all that was published, when all is quiet.
+    pub(crate) fn refresh_books(&mut self) {
+        for topic in 0..self.truth.names.len() {
+            if self.truth.kind(topic) == Kind::Delta && self.seqs(0)[topic] & 0xffff_ffff > 0 {
+                let id = self.truth.published.len();
+                let pad = self.net.borrow_mut().dice.scale(1, self.plan.pad_max);
+                self.truth.snapshot(topic, id, pad, CONTROL);
+                assert!(self.control_send(id), "all is quiet, and the ring is full");
+                self.settle();
+            }
         }
     }
 
@@ -275,8 +316,10 @@ impl World {
         self.ask_delete(&name);
         self.deleted = 0;
         self.settle();
-        assert_eq!(self.deleted, usize::from(there), "its home deletes it if it was there");
-        if there {
+        // A snapshot makes a topic that nothing was published to.
+        let empty = self.deleted == 1 && self.truth.kind(topic) == Kind::Delta;
+        assert!(self.deleted == usize::from(there) || empty, "its home deletes it if it is there");
+        if self.deleted > 0 {
             self.truth.deleted[topic] += 1;
             let number = self.truth.number(topic, 0);
             for client in &mut self.clients {
@@ -393,10 +436,37 @@ where
     }
 }
 
-/// Topics of `v.>` are values, all others events.
+pub(crate) fn rule(pattern: &str, kind: RuleKind) -> TopicRule {
+    TopicRule::new(Pattern::parse(pattern).expect("a pattern"), kind)
+}
+
+/// With little history and low bounds, or with much and high ones.
+fn draw_rule(dice: &mut Dice, pattern: &str, kind: RuleKind, tight: bool) -> TopicRule {
+    let delta = kind == RuleKind::Delta;
+    let mut new = rule(pattern, kind);
+    if delta || dice.chance(500) {
+        let messages = if dice.chance(700) { dice.scale(1, 30) } else { 1_000 };
+        let bytes = if dice.chance(300) { dice.scale(1_000, 200_000) } else { 4 << 20 };
+        let age = dice.chance(200).then(|| Duration::from_millis(dice.scale(10, 20_000) as u64));
+        new.history = HistoryBounds { messages: messages as u32, bytes: bytes as u64, age };
+    }
+    if kind == RuleKind::Event && dice.chance(500) {
+        new.overflow = Overflow::Gap;
+    }
+    if tight && dice.chance(400) {
+        new.lag_bytes_max = Some(dice.scale(100, 50_000) as u64);
+        new.lag_messages_max = Some(dice.scale(1, 100) as u64);
+    }
+    if !delta && dice.chance(200) {
+        new.snapshot = SnapshotSource::None;
+    }
+    new
+}
+
+/// Topics of `v.>` are values, of `d.>` deltas, all others events.
 pub(crate) fn usual_settings() -> Settings {
-    let rule = TopicRule::new(Pattern::parse("v.>").expect("a pattern"), Kind::Value);
-    Settings { rules: Rules::new(vec![rule]), ..Settings::default() }
+    let rules = vec![rule("v.>", RuleKind::Value), rule("d.>", RuleKind::Delta)];
+    Settings { rules: Rules::new(rules), ..Settings::default() }
 }
 
 fn draw_settings(plan: &Plan, dice: &mut Dice) -> Settings {
@@ -404,7 +474,17 @@ fn draw_settings(plan: &Plan, dice: &mut Dice) -> Settings {
     let small = |dice: &mut Dice, low, high, usual| {
         if dice.chance(150) { dice.between(low, high) as u32 } else { usual }
     };
+    let rules = [
+        ("e.*.x", RuleKind::Event),
+        ("v.>", RuleKind::Value),
+        ("d.0", RuleKind::Delta),
+        ("d.>", RuleKind::Delta),
+        ("e.>", RuleKind::Event),
+    ];
+    let rules = rules.map(|(pattern, kind)| draw_rule(dice, pattern, kind, tight));
     Settings {
+        rules: Rules::new(rules.to_vec()),
+        history_bytes_max: if dice.chance(200) { 200_000 } else { 1 << 30 },
         message_bytes_max: 400_000,
         publish_bytes_max: 600_000,
         publish_from: vec!["127.0.0.0/8".parse().expect("a network")],
