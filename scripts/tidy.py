@@ -36,21 +36,25 @@ ROOMS = {
     "topics": LOWEST | {"census", "publication"},
     "conn": LOWEST | {"publication"},
     # What.
-    "shard": SHARED | {"conn", "deflate", "timers", "topics"},
+    "shard": SHARED | {"conn", "deflate", "revived", "timers", "topics"},
     # When: of what it runs it knows the face only.
     "reactor": {"clock", "counters", "shard", "shared"},
     # What was typed, what will be done.
     "logging": {"settings"},
     "flags": {"config", "logging", "plan", "settings"},
     "config": {"flags", "logging", "plan", "settings"},
-    "plan": {"config", "constants", "counters", "flags", "logging", "settings"},
+    "plan": {"config", "constants", "counters", "flags", "journal", "logging", "settings"},
     "doctor": {"plan", "settings"},
+    # What the journal has, as shards need it.
+    "revived": {"home", "journal", "publication", "topics"},
+    # Files only: who publishes, and who wants it back, is others' business.
+    "journal": {"clock", "counters", "mail", "publication"},
     # Speaks to shards through the mesh only.
-    "control": SHARED | {"logging", "plan"},
+    "control": SHARED | {"journal", "logging", "plan"},
     # Compresses what is too long for a shard; to shards it speaks through the mesh only.
     "helper": {"mail", "publication"},
     # Wiring: who is given what.
-    "serve": SHARED | {"control", "helper", "logging", "plan", "reactor", "shard"},
+    "serve": SHARED | {"control", "helper", "journal", "logging", "plan", "reactor", "revived", "shard"},
     # Tests only: an `Io` with a seed.
     "sim": LOWEST,
 }
@@ -74,6 +78,7 @@ CRATES = {
         "mail": {"pool"},
         "plan": {"TierChoice"},
         "publication": {"pool"},
+        "revived": {"pool"},
         "reactor": EVERYTHING,
         "serve": EVERYTHING,
         "shard": EVERYTHING,

@@ -197,6 +197,7 @@ counters! {
     patterns: Gauge, "uringcast_patterns", "", "Patterns subscribed to on this shard.";
     log_bytes: Gauge, "uringcast_lane_log_bytes", "", "Bytes of lane logs.";
     pool_bytes: Gauge, "uringcast_pool_bytes", "", "Bytes of the shard's buffer pool, free or in use.";
+    journal_unsent: Counter, "uringcast_journal_unsent_total", "", "Entries for the journal that found the way to the control thread full; topics are not recoverable beyond them.";
     pings: Counter, "uringcast_pings_total", "", "Pings sent.";
     closed_normal: Counter, "uringcast_closed_total", "by=\"peer\",code=\"1000\",reason=\"normal\"", "Connections closed, by who closed, code and reason.";
     closed_going_away: Counter, "uringcast_closed_total", "by=\"peer\",code=\"1001\",reason=\"going_away\"", "Connections closed, by who closed, code and reason.";

@@ -7,7 +7,7 @@ use uringcast_ring::pool::{Frame, Lease};
 
 use crate::{
     ids::{ConnectionId, NodeId, TopicId},
-    publication::deflated::Wanted,
+    publication::{self, deflated::Wanted},
 };
 
 /// One message over the mesh.
@@ -101,6 +101,66 @@ pub enum Mail {
         /// What the shard knows.
         answer: Answer,
     },
+    /// From a topic's home to the control thread, in the order of the topic: keep this.
+    Journal(JournalEntry),
+}
+
+/// What a topic's home wants kept beyond the end of the process.
+#[derive(Debug)]
+pub enum JournalEntry {
+    /// The topic began in this process, anew or as it was restored.
+    Topic {
+        /// Its name.
+        topic: Box<str>,
+        /// Its epoch.
+        epoch: u64,
+        /// The number its first publication in this epoch will have.
+        first_seq: u64,
+    },
+    /// An ordered publication.
+    Publication {
+        /// The block.
+        frame: Frame,
+    },
+    /// A published snapshot.
+    Snapshot {
+        /// The block; its seq is that of the last publication that it covers.
+        frame: Frame,
+    },
+    /// A publication that could not be sent here: the way was full.
+    Dropped {
+        /// Its topic.
+        topic: Box<str>,
+        /// The topic's epoch.
+        epoch: u64,
+        /// Its number.
+        seq: u64,
+    },
+    /// The topic was deleted or has expired.
+    Forget {
+        /// Its name.
+        topic: Box<str>,
+    },
+}
+
+impl JournalEntry {
+    /// Its topic's name.
+    pub fn topic(&self) -> &str {
+        match self {
+            Self::Topic { topic, .. } | Self::Dropped { topic, .. } | Self::Forget { topic } => {
+                topic
+            }
+            Self::Publication { frame } | Self::Snapshot { frame } => publication::topic_of(frame),
+        }
+    }
+
+    /// The block it refers to, bytes.
+    pub fn block_bytes(&self) -> usize {
+        match self {
+            Self::Publication { frame } | Self::Snapshot { frame } => frame.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// A publication on its way to its topic's home.

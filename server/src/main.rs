@@ -69,7 +69,7 @@ fn run(plan: Plan) -> ExitCode {
         Err(error) => {
             // Not by the log: it may be filtered out, and this is why there is no server.
             eprintln!("uringcast: {error}");
-            ExitCode::from(FAILED)
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -19,6 +19,7 @@ use self::{reading::Reading, rules::Totals};
 use crate::{
     config,
     flags::{Given, LowArgs},
+    journal,
     logging::LogFormat,
     rules::Rules,
     settings::{HttpSettings, ProxyProtocol, Settings},
@@ -41,6 +42,8 @@ pub struct Plan {
     pub tier: TierChoice,
     /// What a shard obeys.
     pub settings: Settings,
+    /// What outlives the process, and where; `None`: nothing does.
+    pub journal: Option<journal::Options>,
     /// Connections that may wait to be accepted, per reactor.
     pub backlog: u32,
     /// Accepts kept in the kernel, per reactor and port.
@@ -121,6 +124,7 @@ fn decide(
         cpus: cpus(&mut read, machine),
         tier: read.choice("kernel-tier", &[("auto", TierChoice::Auto), ("base", TierChoice::Base)]),
         settings: settings(&mut read, machine),
+        journal: journal(&mut read),
         backlog: read.number("backlog", 1..=1 << 20),
         accepts_in_flight: read.number("accepts-in-flight", 1..=1_024),
         receive_buffers: read.power_of_two("receive-buffers", 16..=32_768),
@@ -180,6 +184,13 @@ fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
     }
 }
 
+fn journal(read: &mut Reading<'_>) -> Option<journal::Options> {
+    let directory = read.directory("journal");
+    let fsync = read.fsync("journal-fsync");
+    let bytes_max = read.bytes("journal-bytes-max", 256 << 20..=1 << 44);
+    directory.map(|directory| journal::Options::new(directory, fsync, bytes_max))
+}
+
 fn unless_zero(bytes: u32) -> Option<u32> {
     (bytes != 0).then_some(bytes)
 }
@@ -216,6 +227,11 @@ fn agree(plan: &Plan, machine: &Machine, read: &mut Reading<'_>) {
         };
         if let Some((other, _)) = ports[..index].iter().find(taken) {
             read.wrong(name, format!("wants a port other than --{other}'s"));
+        }
+    }
+    for name in ["journal-fsync", "journal-bytes-max"] {
+        if plan.journal.is_none() && read.is_given(name) {
+            read.wrong(name, "wants --journal DIR as well, or to be left out".to_owned());
         }
     }
     let settings = &plan.settings;

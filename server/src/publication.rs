@@ -346,6 +346,21 @@ impl Publication {
         u32_at(&self.frame, PAYLOAD_END) - u32_at(&self.frame, PAYLOAD_START)
     }
 
+    /// What its payload is.
+    pub fn content(&self) -> PayloadContent {
+        content_of(&self.frame)
+    }
+
+    /// How its payload travels to subscribers that get it verbatim.
+    pub fn opcode(&self) -> Opcode {
+        opcode_of(&self.frame)
+    }
+
+    /// The payload, in pieces one after the other; one piece unless it is large.
+    pub fn payload_pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces(Body::Raw)
+    }
+
     /// Whether its frames are held by reference instead of being copied into logs.
     pub fn is_large(&self) -> bool {
         self.frame[LARGE] == 1
@@ -369,7 +384,7 @@ impl Publication {
     }
 
     /// The opcode of its messages with this body.
-    fn opcode(&self, body: Body) -> Opcode {
+    fn opcode_as(&self, body: Body) -> Opcode {
         match body {
             Body::Json => Opcode::Text,
             Body::Raw => opcode_of(&self.frame),
@@ -383,7 +398,7 @@ impl Publication {
             Body::Raw => (PAYLOAD_START, PAYLOAD_END),
         };
         let range = u32_at(&self.frame, start)..u32_at(&self.frame, end);
-        (self.opcode(body), &self.frame[range])
+        (self.opcode_as(body), &self.frame[range])
     }
 
     /// Where a large publication's frames lie in the block.
@@ -453,7 +468,8 @@ fn fragment_payload_bytes(frame_bytes: usize) -> usize {
         .unwrap_or(0)
 }
 
-fn topic_of(block: &[u8]) -> &str {
+/// The topic that a block is of.
+pub(crate) fn topic_of(block: &[u8]) -> &str {
     let bytes = usize::from(block[TOPIC_BYTES]);
     std::str::from_utf8(&block[META_BYTES..META_BYTES + bytes])
         .expect("written from a str by write_meta")
@@ -532,6 +548,7 @@ mod tests {
         let json = br#"{"topic":"md.X","seq":45,"ts":1723161253937085,"data":{"p":1}}"#;
         assert_eq!(message(&encoded(&p, Format::JSON)), (Opcode::Text, json.to_vec()));
         assert_eq!((p.topic(), p.seq(), p.epoch(), p.payload_bytes()), ("md.X", 45, 3, 7));
+        assert_eq!(p.payload_pieces().collect::<Vec<_>>(), [br#"{"p":1}"#]);
     }
 
     #[test]
@@ -556,6 +573,7 @@ mod tests {
             let raw = encoded(&p, Format::RAW);
             assert_eq!(p.encoded(Format::RAW).frames().sum::<usize>(), raw.len());
             assert_eq!(message(&raw).1, payload.as_bytes());
+            assert_eq!(p.payload_pieces().collect::<Vec<_>>().concat(), payload.as_bytes());
             let json = message(&encoded(&p, Format::JSON)).1;
             let live: serde_json::Value = serde_json::from_slice(&json).expect("valid");
             let mut out = Vec::new();

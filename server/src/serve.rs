@@ -26,10 +26,13 @@ use crate::{
     clock,
     control::{self, ControlInput},
     helper::{HelperInput, HelperThread},
+    journal::{Journal, Keep, KeepOf, OpenError},
     logging::Logging,
-    mail::Mail,
+    mail::{JournalEntry, Mail},
     plan::Plan,
     reactor,
+    revived::{Revived, revive},
+    rules::Rules,
     settings::Settings,
     shard::{Parts, Shard},
     shared::{Shared, Stage},
@@ -61,6 +64,9 @@ pub enum ServeError {
         /// Why, and the line that fixes it.
         source: RingError,
     },
+    /// The journal can't be used.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
     /// The control thread did not start.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -70,6 +76,16 @@ pub enum ServeError {
     /// A reactor panicked.
     #[error("reactor {0} has panicked; this is a bug")]
     Panic(usize),
+}
+
+impl ServeError {
+    /// 1 failed while running, 2 wrong use.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Journal(error) if error.is_wrong_use() => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// What a reactor's thread is given.
@@ -82,6 +98,8 @@ struct ReactorInput {
     options: RingOptions,
     pool: PoolOptions,
     plan: Arc<Plan>,
+    /// With a journal: the topics that it has.
+    revived: Option<Arc<[Revived]>>,
     /// Its wake handle goes out by this, or why it has none.
     ready: mpsc::Sender<Result<(usize, WakeHandle), ServeError>>,
     /// Everyone's wake handles come in by this.
@@ -100,18 +118,12 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
     let reactors = plan.reactors();
     let data = listeners(&plan, "listen", plan.listen)?;
     let publish = listeners(&plan, "publish-listen", plan.publish_listen)?;
-    let admin = TcpListener::bind(plan.admin).map_err(|source| ServeError::Listen {
-        flag: "admin",
-        address: plan.admin,
-        source,
-    })?;
+    let admin = admin_listener(&plan)?;
     let addresses = [data[0].local_addr()?, publish[0].local_addr()?, admin.local_addr()?];
 
-    let mut shared = Shared::new(reactors, rand::random()).with_rules(&plan.settings.rules);
-    shared.history_from_us = clock::now().utc_us;
-    let shared = Arc::new(shared);
     let (mut nodes, helper_bell) = mesh(&plan)?;
     let helper = helper_bell.as_ref().and_then(|_| nodes.pop());
+    let Known { shared, journal, revived } = open_journal(&plan)?;
     let control_node = nodes.pop().expect("a grid has as many nodes as asked for");
     let bell = control::bell()?;
     let control_handle = WakeHandle::eventfd_only(bell.try_clone()?);
@@ -119,7 +131,8 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
     let (ready, readies) = mpsc::channel();
     let mut peers = Vec::new();
     let mut threads = Vec::new();
-    for (((index, node), data), publish) in nodes.into_iter().enumerate().zip(data).zip(publish) {
+    let each = nodes.into_iter().enumerate().zip(data).zip(publish);
+    for (((index, node), data), publish) in each {
         let (peers_out, peers_in) = mpsc::channel();
         peers.push(peers_out);
         let input = ReactorInput {
@@ -131,6 +144,7 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
             options: ring_options(&plan),
             pool: pool_options(&plan),
             plan: Arc::clone(&plan),
+            revived: revived.clone(),
             ready: ready.clone(),
             peers: peers_in,
         };
@@ -154,6 +168,7 @@ pub fn serve(plan: Plan, logging: &Logging) -> Result<ExitCode, ServeError> {
         admin_hosts: plan.admin_hosts.clone(),
         data_port: addresses[0].port(),
         lines_dropped: Some(logging.dropped()),
+        journal,
     })?;
     shared.advance(Stage::Draining);
     if !outcome.shards_ended() {
@@ -187,6 +202,50 @@ fn start_helper(
         .map(|(node, bell)| HelperInput { node, bell, bells: bells.to_vec(), bytes_min })
         .map(HelperThread::start)
         .transpose()
+}
+
+fn admin_listener(plan: &Plan) -> Result<TcpListener, ServeError> {
+    let (flag, address) = ("admin", plan.admin);
+    TcpListener::bind(address).map_err(|source| ServeError::Listen { flag, address, source })
+}
+
+/// What is known before the first shard starts.
+struct Known {
+    shared: Arc<Shared>,
+    journal: Option<Journal>,
+    revived: Option<Arc<[Revived]>>,
+}
+
+/// Opens the journal, if there is to be one; the topics that it has begin an epoch of this process.
+fn open_journal(plan: &Plan) -> Result<Known, ServeError> {
+    let mut shared = Shared::new(plan.reactors(), rand::random()).with_rules(&plan.settings.rules);
+    let now_us = clock::now().utc_us;
+    shared.history_from_us = now_us;
+    let Some(options) = plan.journal.clone() else {
+        return Ok(Known { shared: Arc::new(shared), journal: None, revived: None });
+    };
+    let settings = &plan.settings;
+    let (mut journal, restored) = Journal::open(options, keep_of(&settings.rules))?;
+    shared.history_from_us = restored.complete_from_us.unwrap_or(now_us);
+    let topics_max = settings.topics_max as usize;
+    let bytes_max = usize::try_from(settings.history_bytes_max).unwrap_or(usize::MAX / 2);
+    let bytes_max = bytes_max.saturating_add(POOL_SPARE_BYTES);
+    let revived = revive(restored.topics, shared.hash_seed, now_us, topics_max, bytes_max);
+    for topic in &revived {
+        let (epoch, first_seq) = (topic.epoch, topic.seq + 1);
+        journal.note(&JournalEntry::Topic { topic: topic.name.clone(), epoch, first_seq });
+    }
+    let (journal, revived) = (Some(journal), Some(revived.into()));
+    Ok(Known { shared: Arc::new(shared), journal, revived })
+}
+
+/// What the journal keeps is what shards keep.
+fn keep_of(rules: &Rules) -> KeepOf {
+    let rules = rules.clone();
+    Box::new(move |topic| {
+        let history = &rules.rule(rules.of(topic)).history;
+        Keep { messages: history.messages.into(), bytes: history.bytes, age: history.age }
+    })
 }
 
 fn listeners(
@@ -333,6 +392,7 @@ fn run_reactor(input: ReactorInput) -> Result<(), ServeError> {
             node: input.node,
             settings: Arc::new(input.plan.settings.clone()),
             shared: Arc::clone(&input.shared),
+            journal: input.revived,
         },
         clock::now(),
     );

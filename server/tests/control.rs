@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use control_rig::{Manner, Ordered, Rig};
 use uringcast::{
     control::Outcome,
+    journal::{Fsync, Journal, Keep, Options},
     rules::{Content, Kind, Rules, TopicRule},
     settings::Settings,
 };
@@ -247,4 +248,30 @@ fn garbage_is_survived() {
     }
     assert_eq!(rig.get("/healthz").status, 200);
     rig.end();
+}
+
+#[test]
+fn what_shards_send_for_the_journal_is_in_it_at_the_end() {
+    let name = format!("uringcast-control-{}-{:016x}", std::process::id(), rand::random::<u64>());
+    let directory = std::env::temp_dir().join(name);
+    let hour = std::time::Duration::from_secs(3_600);
+    let options = Options::new(directory.clone(), Fsync::Every(hour), 1 << 30);
+    let open = || Journal::open(options.clone(), Box::new(|_| Keep::default())).expect("it opens");
+    let (journal, restored) = open();
+    assert!(restored.topics.is_empty());
+    let rig = Rig::start_with(2, Settings::default(), Manner::Good, Some(journal));
+    for topic in ["a", "b", "c"] {
+        assert_eq!(rig.request("POST", &format!("/v1/topics/{topic}"), "", b"1").status, 200);
+    }
+    rig.wait_for("three records", || {
+        let metrics = rig.request("GET", "/metrics", "", b"").body;
+        metrics.contains("\nuringcast_journal_records_total 3\n")
+    });
+    assert_eq!(rig.end().0, Outcome::Drained);
+    let (_, restored) = open();
+    let mut names: Vec<_> = restored.topics.iter().map(|topic| &*topic.name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert!(restored.topics.iter().all(|topic| topic.next_seq == 1 && topic.last.is_none()));
+    std::fs::remove_dir_all(directory).expect("made by the test");
 }

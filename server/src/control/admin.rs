@@ -15,7 +15,7 @@ use axum::{
 use tokio::time::timeout;
 
 use super::{api, bulk, error::ApiError, guard, page, proxy::Proxy};
-use crate::{logging::DroppedLines, settings::Settings, shared::Shared};
+use crate::{journal::Figures, logging::DroppedLines, settings::Settings, shared::Shared};
 
 /// What handlers need.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Admin {
     pub(super) hosts: Vec<String>,
     pub(super) data_port: u16,
     pub(super) lines_dropped: Option<DroppedLines>,
+    pub(super) journal: Option<Arc<Figures>>,
 }
 
 pub(super) fn router(admin: Admin) -> Router {

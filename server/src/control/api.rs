@@ -182,7 +182,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Result<&'static st
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     let lines_dropped = admin.lines_dropped.as_ref().map_or(0, DroppedLines::count);
-    let page = text::page(&admin.shared, &process::usage(), lines_dropped);
+    let page =
+        text::page(&admin.shared, &process::usage(), lines_dropped, admin.journal.as_deref());
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], page).into_response()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows: the mesh, where topics are at home, what is outstanding. Must not know: HTTP.
 
-use std::{collections::VecDeque, os::fd::OwnedFd, rc::Rc, time::Duration};
+use std::{cell::Cell, collections::VecDeque, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc},
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     home::{home_of, topic_hash},
     ids::NodeId,
+    journal::Intake,
     mail::{Ingest, Mail, Origin, Publisher, Refusal},
     payload, publication,
 };
@@ -36,6 +37,27 @@ pub(super) struct Link {
     pool: Pool,
     commands: mpsc::Receiver<Command>,
     hash_seed: u64,
+    /// Where entries for the journal go.
+    journal: Option<Intake>,
+    rests: Rests,
+}
+
+/// How often the mesh's task came to rest, all its mail read.
+#[derive(Clone, Default)]
+pub(super) struct Rests(Rc<Cell<u64>>);
+
+impl Rests {
+    /// Waits until all mail is read that is there now; not for ever.
+    pub(super) async fn next(&self, rung: &Notify) {
+        let before = self.0.get();
+        for _ in 0..REST_TRIES {
+            rung.notify_one();
+            sleep(RETRY_INTERVAL).await;
+            if self.0.get() > before {
+                return;
+            }
+        }
+    }
 }
 
 impl Link {
@@ -44,10 +66,16 @@ impl Link {
         bells: Vec<WakeHandle>,
         commands: mpsc::Receiver<Command>,
         hash_seed: u64,
+        journal: Option<Intake>,
     ) -> Self {
         let parked = bells.iter().map(|_| VecDeque::new()).collect();
         let (asks, pool) = (Asks::default(), Pool::unregistered());
-        Self { node, bells, parked, asks, pool, commands, hash_seed }
+        let rests = Rests::default();
+        Self { node, bells, parked, asks, pool, commands, hash_seed, journal, rests }
+    }
+
+    pub(super) fn rests(&self) -> Rests {
+        self.rests.clone()
     }
 
     /// Runs until nobody can send commands any more.
@@ -62,6 +90,7 @@ impl Link {
                 yield_now().await;
                 continue;
             }
+            self.rests.0.set(self.rests.0.get() + 1);
             let parked = self.parked.iter().any(|queue| !queue.is_empty());
             tokio::select! {
                 () = rung.notified() => {}
@@ -78,7 +107,7 @@ impl Link {
     }
 
     fn receive(&mut self) -> usize {
-        let asks = &mut self.asks;
+        let (asks, journal) = (&mut self.asks, &self.journal);
         self.node.receive(RECEIVE_BUDGET, |from, mail| match mail {
             Mail::Published { ticket, epoch, seq, snapshot_wanted } => {
                 asks.published(ticket, Published { epoch, seq, duplicate: false, snapshot_wanted });
@@ -91,6 +120,11 @@ impl Link {
             }
             Mail::Answer { ticket, answer } => {
                 asks.answered(ticket, from, answer);
+            }
+            Mail::Journal(entry) => {
+                if let Some(journal) = journal {
+                    journal.take(&entry);
+                }
             }
             other => warn!(shard = from, ?other, "mail that is not for the control thread"),
         })
@@ -216,4 +250,6 @@ const COMMAND_BUDGET: usize = 64;
 /// Publications that may wait for one shard's ring; more are refused.
 const PARKED_MAX: usize = 1_024;
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// A second of retries.
+const REST_TRIES: u32 = 1_000;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use super::process::Usage;
 use crate::{
     counters::{Counters, RULE_FIGURES, Shape, TIME_BUCKETS_US, TimeHistogram},
+    journal::Figures,
     shared::{Shared, Stage},
 };
 
@@ -15,12 +16,20 @@ use crate::{
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The whole page.
-pub(super) fn page(shared: &Shared, usage: &Usage, lines_dropped: u64) -> String {
+pub(super) fn page(
+    shared: &Shared,
+    usage: &Usage,
+    lines_dropped: u64,
+    journal: Option<&Figures>,
+) -> String {
     let mut page = Page(String::with_capacity(32 << 10));
     page.shards(&shared.counters);
     page.rules(shared);
     page.histograms(&shared.counters);
     page.process(shared, usage, lines_dropped);
+    if let Some(figures) = journal {
+        page.journal(figures);
+    }
     page.0
 }
 
@@ -75,7 +84,7 @@ impl Page {
             self.line(format_args!("# HELP {name} {help}\n# TYPE {name} histogram"));
             let each = || shards.iter().map(move |shard| shard.histograms()[index].2).enumerate();
             for (shard, histogram) in each() {
-                self.histogram(name, shard, histogram);
+                self.histogram(name, &format!("shard=\"{shard}\""), histogram);
             }
             let longest = format!("{name}_longest").replace("_seconds_longest", "_longest_seconds");
             self.head(&longest, Shape::Gauge, "The longest since the start.");
@@ -86,19 +95,22 @@ impl Page {
         }
     }
 
-    fn histogram(&mut self, name: &str, shard: usize, histogram: &TimeHistogram) {
+    /// `labels`: as they stand between the braces, `""` for none.
+    fn histogram(&mut self, name: &str, labels: &str, histogram: &TimeHistogram) {
         let mut below = 0;
+        let comma = if labels.is_empty() { "" } else { "," };
         for (bucket, bound_us) in histogram.buckets.iter().zip(TIME_BUCKETS_US) {
             below += bucket.value();
             let bound = Seconds(bound_us);
-            self.line(format_args!("{name}_bucket{{shard=\"{shard}\",le=\"{bound}\"}} {below}"));
+            self.line(format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {below}"));
         }
         // Read once, so that +Inf and _count are the same though the shard goes on counting.
         below += histogram.buckets[TIME_BUCKETS_US.len()].value();
         let sum = Seconds(histogram.sum_us.value());
-        self.line(format_args!("{name}_bucket{{shard=\"{shard}\",le=\"+Inf\"}} {below}"));
-        self.line(format_args!("{name}_sum{{shard=\"{shard}\"}} {sum}"));
-        self.line(format_args!("{name}_count{{shard=\"{shard}\"}} {below}"));
+        self.line(format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {below}"));
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        self.line(format_args!("{name}_sum{labels} {sum}"));
+        self.line(format_args!("{name}_count{labels} {below}"));
     }
 
     fn process(&mut self, shared: &Shared, usage: &Usage, lines_dropped: u64) {
@@ -150,6 +162,40 @@ impl Page {
         self.one("process_threads", Gauge, "Number of OS threads.", usage.threads);
     }
 
+    fn journal(&mut self, figures: &Figures) {
+        use Shape::{Counter, Gauge};
+        for (name, shape, help, figure) in [
+            ("bytes_written_total", Counter, "Bytes written to it.", &figures.written_bytes),
+            ("records_total", Counter, "Records taken into it.", &figures.records),
+            (
+                "copied_total",
+                Counter,
+                "Records copied forward out of segments that were to be deleted.",
+                &figures.copied,
+            ),
+            (
+                "dropped_total",
+                Counter,
+                "Publications, snapshots and deletions that it did not take in; topics are not recoverable beyond them.",
+                &figures.dropped,
+            ),
+            ("errors_total", Counter, "Operations on its files that failed.", &figures.errors),
+            ("alarm", Gauge, "1 while it can't be written or can't keep up.", &figures.alarm),
+            ("queue_bytes", Gauge, "Bytes not yet on the disk.", &figures.queue_bytes),
+            ("segments", Gauge, "Its files.", &figures.segments),
+            ("bytes", Gauge, "Its size, bounded by --journal-bytes-max.", &figures.segments_bytes),
+            ("topics", Gauge, "Topics that it knows.", &figures.topics),
+        ] {
+            let help = format!("The journal: {help}");
+            self.one(&format!("uringcast_journal_{name}"), shape, &help, figure.value());
+        }
+        let (name, fsync) = ("uringcast_journal_fsync_seconds", &figures.fsync);
+        self.line(format_args!(
+            "# HELP {name} The journal: time of an fsync.\n# TYPE {name} histogram"
+        ));
+        self.histogram(name, "", fsync);
+    }
+
     fn one(&mut self, name: &str, shape: Shape, help: &str, value: impl std::fmt::Display) {
         self.head(name, shape, help);
         self.line(format_args!("{name} {value}"));
@@ -196,7 +242,10 @@ mod tests {
         shared.counters[1].connections.set(4);
         shared.counters[1].tick_cpu.record_ns(30_000);
         shared.counters[1].tick_cpu.record_ns(20_000_000_000);
-        page(&shared, &Usage { cpu_s: 1.5, ..Usage::default() }, 9)
+        let journal = Figures::default();
+        journal.records.add(5);
+        journal.fsync.record_ns(30_000);
+        page(&shared, &Usage { cpu_s: 1.5, ..Usage::default() }, 9, Some(&journal))
     }
 
     #[test]
@@ -235,6 +284,9 @@ mod tests {
         assert!(text.contains("uringcast_handshakes_total{shard=\"0\",result=\"400\"} 0\n"));
         assert!(text.contains("\nuringcast_log_lines_dropped_total 9\n"));
         assert!(text.contains("\nprocess_cpu_seconds_total 1.5\n"));
+        assert!(text.contains("\nuringcast_journal_records_total 5\n"));
+        assert!(text.contains("\nuringcast_journal_fsync_seconds_bucket{le=\"+Inf\"} 1\n"));
+        assert!(text.contains("\nuringcast_journal_fsync_seconds_sum 0.00003\n"));
     }
 
     #[test]
@@ -251,7 +303,7 @@ mod tests {
         shared.of_rule(1, RuleId(1)).resumed_not.add(5);
         shared.of_rule(0, RuleId(3)).gaps.add(6);
         shared.of_rule(0, RuleId(9)).gaps.add(1);
-        let text = page(&shared, &Usage::default(), 0);
+        let text = page(&shared, &Usage::default(), 0, None);
         let lines: HashSet<_> = text.lines().collect();
         for line in [
             "uringcast_rule_conflated_messages_total{rule=\"md.>\",kind=\"value\"} 7",

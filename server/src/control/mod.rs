@@ -29,13 +29,19 @@ use std::{io, net::TcpListener, os::fd::OwnedFd, rc::Rc, sync::Arc};
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::Notify;
-use tracing::info;
+use tracing::{error, info};
 use uringcast_mesh::Node;
 use uringcast_ring::WakeHandle;
 
 pub use self::life::Outcome;
 use self::{admin::Admin, link::Link};
-use crate::{logging::DroppedLines, mail::Mail, settings::Settings, shared::Shared};
+use crate::{
+    journal::{self, Journal, disk::UringDisk},
+    logging::DroppedLines,
+    mail::Mail,
+    settings::Settings,
+    shared::Shared,
+};
 
 /// What the control thread is given.
 #[derive(Debug)]
@@ -58,6 +64,8 @@ pub struct ControlInput {
     pub data_port: u16,
     /// How many log lines were dropped; `None` where nobody logs.
     pub lines_dropped: Option<DroppedLines>,
+    /// What outlives the process; `None`: nothing does.
+    pub journal: Option<Journal>,
 }
 
 /// Why the control plane did not start. It is the system's fault each time.
@@ -102,7 +110,18 @@ async fn control(input: ControlInput) -> Result<Outcome, ControlError> {
     let listener =
         tokio::net::TcpListener::from_std(input.admin).map_err(ControlError::Listener)?;
     let (proxy, commands) = proxy::proxy();
-    let link = Link::new(input.node, input.bells.clone(), commands, input.shared.hash_seed);
+    let figures = input.journal.as_ref().map(Journal::figures);
+    let (intake, writer) = input
+        .journal
+        .map(|journal| {
+            let disk = UringDisk::new(journal.directory());
+            let (intake, writer) = journal.start(disk);
+            (intake, tokio_uring::spawn(writer))
+        })
+        .unzip();
+    let (seed, bells) = (input.shared.hash_seed, input.bells.clone());
+    let link = Link::new(input.node, bells, commands, seed, intake.clone());
+    let rests = link.rests();
     let admin = Admin {
         proxy,
         shared: Arc::clone(&input.shared),
@@ -110,12 +129,23 @@ async fn control(input: ControlInput) -> Result<Outcome, ControlError> {
         hosts: input.admin_hosts,
         data_port: input.data_port,
         lines_dropped: input.lines_dropped.clone(),
+        journal: figures,
     };
     let rung = Rc::new(Notify::new());
     let _bell = tokio_uring::spawn(link::listen(input.bell, Rc::clone(&rung)));
-    let _link = tokio_uring::spawn(link.run(rung));
+    let _link = tokio_uring::spawn(link.run(Rc::clone(&rung)));
     let _http = tokio_uring::spawn(http::serve(listener, admin::router(admin)));
     let outcome = life::watch(&input.shared, &input.bells, signals, input.lines_dropped).await;
+    if let Some((intake, writer)) = intake.zip(writer) {
+        rests.next(&rung).await;
+        let unsent = input.shared.counters.iter().any(|of| of.journal_unsent.value() > 0);
+        if unsent || !outcome.shards_ended() {
+            intake.missed();
+        }
+        if !journal::finish(&intake, writer).await {
+            error!("the journal was not written to its end in time");
+        }
+    }
     info!(?outcome, "the control plane has ended");
     Ok(outcome)
 }

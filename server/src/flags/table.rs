@@ -71,6 +71,7 @@ const CONNECTIONS: &str = "Connections";
 const TOPICS: &str = "Topics and subscriptions";
 const SLOW: &str = "Subscribers that can't keep up";
 const SOCKETS: &str = "Sockets";
+const JOURNAL: &str = "What outlives the process";
 const LOGS: &str = "Logs";
 
 /// All flags of `serve` but `--config`, in the order of the help.
@@ -337,6 +338,27 @@ pub const FLAGS: &[Flag] = &[
         "Shared receive buffers per reactor, a power of two.",
     ),
     one(SOCKETS, "receive-buffer-bytes", "BYTES", "2KiB", "Size of each."),
+    found(
+        JOURNAL,
+        "journal",
+        "DIR",
+        "nothing is kept",
+        "Keeps history, last values and published snapshots in this directory, which is made if it is not there; resuming then works across a restart. One server per directory.",
+    ),
+    one(
+        JOURNAL,
+        "journal-fsync",
+        "WHEN",
+        "100ms",
+        "When what was written to the journal is forced to the disk: always (after each batch), a time (so long after a write at the latest) or off (left to the kernel: a crash of the machine may lose some, one of the process does not).",
+    ),
+    one(
+        JOURNAL,
+        "journal-bytes-max",
+        "BYTES",
+        "8GiB",
+        "The journal's size; beyond it the oldest history goes first.",
+    ),
     one(LOGS, "log-format", "FORMAT", "text", "Log lines on stderr: text or json."),
     one(
         LOGS,

@@ -3,7 +3,7 @@
 //! Knows: which of several values holds, and how to say that one is wrong. Must not know: what the
 //! values are for.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     flags::{self, Given, table::Fallback},
+    journal::Fsync,
     logging,
     rules::{RULES_MAX, TopicRule},
 };
@@ -94,6 +95,20 @@ impl<'a> Reading<'a> {
         range_ms: RangeInclusive<u64>,
     ) -> Duration {
         self.one(name, |text| values::time(text, &range_ms)).unwrap_or_default()
+    }
+
+    /// `None`: not given, or given wrongly.
+    pub(super) fn directory(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.last(name)?;
+        self.one(name, values::directory)
+    }
+
+    pub(super) fn fsync(&mut self, name: &'static str) -> Fsync {
+        self.one(name, values::fsync).unwrap_or(Fsync::Always)
+    }
+
+    pub(super) fn is_given(&self, name: &'static str) -> bool {
+        self.last(name).is_some()
     }
 
     pub(super) fn log_filter(&mut self, name: &'static str) -> String {

@@ -110,6 +110,13 @@ fn every_wrong_value_is_named_with_what_would_be_right() {
         ("accepts-in-flight", "0", "from 1 to 1024"),
         ("receive-buffers", "1000", "wants a power of two from 16 to 32768"),
         ("receive-buffer-bytes", "1", "from 512 to 64KiB"),
+        ("journal", "", "wants a directory"),
+        ("journal", "/proc/self/stat", "wants a directory"),
+        ("journal-fsync", "never", "wants always, off or a time"),
+        ("journal-fsync", "2h", "from 1ms to 1m"),
+        ("journal-fsync", "100ms", "wants --journal DIR as well"),
+        ("journal-bytes-max", "1MiB", "from 256MiB to 16TiB"),
+        ("journal-bytes-max", "1GiB", "wants --journal DIR as well"),
         ("log-format", "xml", "wants text or json"),
         ("log-level", "loud", "wants error, warn, info"),
     ] {
@@ -216,6 +223,20 @@ fn http_answers_and_proxies() {
     assert!(mistakes(&[&long])[0].wanted.contains("4096 bytes together"));
     let twice = mistakes(&["--http-error-body=404:a", "--http-error-body=404:b"]);
     assert!(twice[0].wanted.contains("one body for 404"), "{twice:?}");
+}
+
+#[test]
+fn a_journal_is_as_it_was_asked_for() {
+    assert_eq!(plan(&[]).journal, None);
+    let of = |fsync, bytes_max| Some(journal::Options::new("j".into(), fsync, bytes_max));
+    let every = journal::Fsync::Every(Duration::from_millis(100));
+    assert_eq!(plan(&["--journal=j"]).journal, of(every, 8 << 30));
+    let always = ["--journal=j", "--journal-fsync=always", "--journal-bytes-max=1GiB"];
+    assert_eq!(plan(&always).journal, of(journal::Fsync::Always, 1 << 30));
+    assert_eq!(
+        plan(&["--journal=j", "--journal-fsync=off"]).journal,
+        of(journal::Fsync::Off, 8 << 30)
+    );
 }
 
 #[test]

@@ -3,9 +3,12 @@
 //! Knows: how people write numbers, sizes, times and addresses. Must not know: which flag
 //! they stand at. An error is the end of the sentence "… is not right: ".
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+
+use crate::journal::Fsync;
+
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "wants an IP address and a port, such as 127.0.0.1:9001".to_owned())
 }
@@ -80,6 +83,25 @@ pub(super) fn time(text: &str, range_ms: &RangeInclusive<u64>) -> Result<Duratio
     )
 }
 
+/// A directory, which need not be there.
+pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if text.is_empty() || text.contains('\0') || path.is_file() {
+        return Err("wants a directory, or a name for one to be made".to_owned());
+    }
+    Ok(path)
+}
+
+pub(super) fn fsync(text: &str) -> Result<Fsync, String> {
+    match text {
+        "always" => Ok(Fsync::Always),
+        "off" => Ok(Fsync::Off),
+        _ => time(text, &FSYNC_MS)
+            .map(Fsync::Every)
+            .map_err(|_| "wants always, off or a time from 1ms to 1m, such as 100ms".to_owned()),
+    }
+}
+
 /// `0,1,4-7`; each must be one that the process may run on.
 pub(super) fn cpus(text: &str, allowed: &[usize]) -> Result<Vec<usize>, String> {
     let wanted = || format!("wants cores out of {}, as a list such as 0,1 or 0-3", ranges(allowed));
@@ -148,6 +170,7 @@ pub(super) fn ranges(sorted: &[usize]) -> String {
     parts.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
+const FSYNC_MS: RangeInclusive<u64> = 1..=60_000;
 const CPUS_MAX: usize = 1_024;
 
 #[cfg(test)]

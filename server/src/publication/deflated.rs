@@ -120,7 +120,7 @@ impl Deflater {
                     None if window_bits == 8 && !reaches => break,
                     None => {
                         bytes_in += bytes;
-                        self.compress(publication.opcode(body), window_bits)
+                        self.compress(publication.opcode_as(body), window_bits)
                     }
                 };
                 let at = entry_at(body, window_bits - 8);

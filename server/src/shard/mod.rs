@@ -7,7 +7,7 @@
 //! are no upgrade), `rights` (who may do what), `addresses` (how many each has), `receive` (bytes in),
 //! `commands` (the JSON protocol), `deflate` (a connection's own compressed messages), `publish`
 //! (publications in, ordered, out to all shards), `compress` and `held` (publications for deflated
-//! lanes, what waits for those), `seats` (who sits in which lane), `fanout` (slices of sends), `own`
+//! lanes, what waits for those), `journal` (what outlives the process), `seats` (who sits in which lane), `fanout` (slices of sends), `own`
 //! (output for one connection), `lag` (full sockets,
 //! sweeps), `close` (endings), `upkeep` (timers, drain), `report` (answers to the control thread), `vitals` (sizes, for tests).
 
@@ -20,6 +20,7 @@ mod deflate;
 mod fanout;
 mod heads;
 mod held;
+mod journal;
 mod lag;
 mod origin;
 mod own;
@@ -54,6 +55,7 @@ use crate::{
     ids::{ConnectionId, LaneId, NodeId, TopicId},
     mail::Mail,
     publication::deflated::Deflater,
+    revived::Revived,
     rules::RuleId,
     settings::Settings,
     shared::{Shared, Stage},
@@ -111,6 +113,8 @@ pub struct Parts<I> {
     pub settings: Arc<Settings>,
     /// What all threads share.
     pub shared: Arc<Shared>,
+    /// With a journal: the topics that it has, the same for all shards.
+    pub journal: Option<Arc<[Revived]>>,
 }
 
 /// One core's shard.
@@ -137,6 +141,7 @@ pub struct Shard<I: Io> {
     /// The helper thread's node.
     helper: Option<usize>,
     held: Held,
+    journaling: journal::Journaling,
     deflater: Deflater,
     /// Bytes that may still be compressed in this tick.
     deflate_left: usize,
@@ -183,7 +188,7 @@ struct Scratch {
 impl<I: Io> Shard<I> {
     /// With nobody connected.
     pub fn new(parts: Parts<I>, now: Now) -> Self {
-        let Parts { io, pool, node, settings, shared } = parts;
+        let Parts { io, pool, node, settings, shared, journal } = parts;
         let names = Names::new(
             shared.hash_seed,
             settings.topics_max,
@@ -196,7 +201,7 @@ impl<I: Io> Shard<I> {
         };
         let shards = shared.counters.len();
         let nanos = |wait: Duration| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX / 2);
-        Self {
+        let mut shard = Self {
             io,
             index: node.id(),
             shards,
@@ -220,6 +225,7 @@ impl<I: Io> Shard<I> {
             idles: Various::default(),
             helper: (node.nodes() > shards + 1).then_some(shards + 1),
             held: Held::default(),
+            journaling: journal::Journaling::new(journal.is_some()),
             deflater: Deflater::default(),
             deflate_left: compress::INLINE_BYTES_PER_TICK,
             handshakes: Fixed::new(nanos(settings.handshake_timeout)),
@@ -243,7 +249,9 @@ impl<I: Io> Shard<I> {
             node,
             settings,
             shared,
-        }
+        };
+        shard.restore(&journal.unwrap_or_default());
+        shard
     }
 
     /// The ring, for the reactor to wait on.

@@ -45,7 +45,7 @@ impl<I: Io> Shard<I> {
         self.settings.rules.rule(self.settings.rules.of(name))
     }
 
-    fn terms_of(&self, name: &str, epoch: u64, base_seq: u64) -> TopicTerms {
+    pub(super) fn terms_of(&self, name: &str, epoch: u64, base_seq: u64) -> TopicTerms {
         let id = self.settings.rules.of(name);
         let rule = self.settings.rules.rule(id);
         TopicTerms { rule: id, kind: rule.kind, content: rule.content, epoch, base_seq }
@@ -176,7 +176,10 @@ impl<I: Io> Shard<I> {
             None => {
                 let terms = self.terms_of(name, rand::random(), 0);
                 match self.topics.names.create(name, hash, terms) {
-                    Ok(topic) => topic,
+                    Ok(topic) => {
+                        self.journal_topic(topic);
+                        topic
+                    }
                     Err(_) => return self.refused(origin, ErrorCode::Limit),
                 }
             }
@@ -222,6 +225,7 @@ impl<I: Io> Shard<I> {
                 self.post(node, Mail::Publication { frame, deflated, origin: theirs });
             }
         }
+        self.journal_publication(publication);
         self.append(topic, publication);
         self.answer_published(topic, origin, publication.epoch(), publication.seq());
     }
@@ -273,6 +277,7 @@ impl<I: Io> Shard<I> {
                 self.post(node, Mail::Snapshot { frame, origin: theirs });
             }
         }
+        self.journal_snapshot(&snapshot);
         self.topics.keep_snapshot(topic, snapshot);
         self.answer_published(topic, origin, epoch, covers);
     }
@@ -454,7 +459,10 @@ impl<I: Io> Shard<I> {
                     self.post(self.shards, Mail::Answer { ticket, answer });
                 }
                 // The control thread's and the helper's.
-                Mail::Published { .. } | Mail::Answer { .. } | Mail::Deflate { .. } => {}
+                Mail::Published { .. }
+                | Mail::Answer { .. }
+                | Mail::Deflate { .. }
+                | Mail::Journal(_) => {}
             }
         }
         self.scratch.mail = mail;
@@ -470,6 +478,7 @@ impl<I: Io> Shard<I> {
         }
         if known.is_some() {
             self.forget_topic(topic);
+            self.journal_forget(topic);
             for node in 0..self.shards {
                 if node != self.index {
                     self.post(node, Mail::Forget { topic: topic.into() });

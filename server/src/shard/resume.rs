@@ -78,27 +78,32 @@ impl<I: Io> Shard<I> {
     fn resume_at(&self, id: TopicId, position: Position, starts: &mut Vec<Owed>) -> Recovered {
         let topic = self.topics.names.topic(id);
         let next = position.seq.saturating_add(1);
-        let recovered = if position.epoch != topic.epoch {
-            Recovered::NoEpoch
-        } else if position.seq > topic.seq {
-            Recovered::NoSeq
-        } else if next > topic.seq || topic.history.first_seq().is_some_and(|first| first <= next) {
+        let Some(last_seq) = topic.last_seq_of(position.epoch) else {
+            return self.begin_anew(id, Recovered::NoEpoch, starts);
+        };
+        if position.seq > last_seq {
+            return self.begin_anew(id, Recovered::NoSeq, starts);
+        }
+        if next > topic.seq || topic.history.first_seq().is_some_and(|first| first <= next) {
             starts.push(at(id, topic, next, Need::Next));
             return Recovered::Yes;
-        } else {
-            Recovered::NoHistory
-        };
-        let known = recovered == Recovered::NoHistory;
+        }
         match topic.kind {
-            Kind::Event if known => starts.push(at(id, topic, next, Need::NextOrGap)),
-            // Of another epoch nothing can be said but where this one stands.
-            Kind::Event => {}
-            Kind::Delta if known => starts.push(at(id, topic, next, Need::NextOrGap)),
+            Kind::Event | Kind::Delta => starts.push(at(id, topic, next, Need::NextOrGap)),
             // The newest, whatever its rule's snapshots are.
-            Kind::Value if known => starts.push(at(id, topic, topic.seq, Need::Next)),
+            Kind::Value => starts.push(at(id, topic, topic.seq, Need::Next)),
+        }
+        Recovered::NoHistory
+    }
+
+    /// Where it was can't be told: of event topics nothing can be said but where they stand.
+    fn begin_anew(&self, id: TopicId, why: Recovered, starts: &mut Vec<Owed>) -> Recovered {
+        let topic = self.topics.names.topic(id);
+        match topic.kind {
+            Kind::Event => {}
             Kind::Value | Kind::Delta => starts.push(at(id, topic, topic.seq + 1, Need::Snapshot)),
         }
-        recovered
+        why
     }
 
     /// With everything since a time, of many topics.

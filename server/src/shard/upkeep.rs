@@ -55,6 +55,9 @@ impl<I: Io> Shard<I> {
         self.give_up_compressing();
         self.tell_log_bytes();
         self.watch_overload();
+        if !self.journaling.is_idle() {
+            self.post_journal();
+        }
         self.drain();
     }
 
@@ -76,6 +79,7 @@ impl<I: Io> Shard<I> {
             drain,
             pings,
             self.compressing_until_ns(),
+            self.journal_retry_ns(),
         ]
         .into_iter()
         .flatten()
@@ -228,7 +232,9 @@ impl<I: Io> Shard<I> {
                 Phase::Closing | Phase::Ending => {}
             }
         }
-        if self.connections.is_empty() || late || stage == Stage::Aborting {
+        let idle = self.connections.is_empty() && self.journaling.is_idle();
+        if idle || late || stage == Stage::Aborting {
+            self.end_journal();
             self.ended = true;
             self.shared.ended[self.index].store(true, Ordering::Release);
         }

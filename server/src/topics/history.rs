@@ -113,6 +113,12 @@ impl History {
         }
     }
 
+    /// Of what was published up to this time (µs UTC) something was not there from the beginning;
+    /// 0: nothing.
+    pub fn miss(&mut self, until_us: u64) {
+        self.dropped_ts_us = self.dropped_ts_us.max(until_us);
+    }
+
     /// Drops what is older than this (µs UTC), but for the last.
     pub fn drop_older(&mut self, than_us: u64) {
         while self.past.len() > 1 && self.past[0].publication.ts_us() < than_us {

@@ -202,6 +202,14 @@ impl Topics {
         }
     }
 
+    /// Adds a publication of before the process to a topic's history; it goes to nobody.
+    pub fn restore(&mut self, id: TopicId, publication: Publication, now_ns: u64) {
+        self.count += 1;
+        let rule = self.names.topic(id).rule;
+        let past = Past { count: self.count, publication };
+        self.names.push(id, past, &self.rules.rule(rule).history, now_ns);
+    }
+
     /// A publisher's snapshot of a topic: it goes to nobody but those who wait for it.
     pub fn keep_snapshot(&mut self, id: TopicId, snapshot: Publication) {
         let topic = self.names.topic_mut(id);

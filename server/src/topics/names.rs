@@ -3,6 +3,8 @@
 //! Knows: names, what a topic's last publication was, which entries match it. Must not know: lanes
 //! beyond their numbers, subscribers, sockets.
 
+use std::sync::Arc;
+
 use hashbrown::HashTable;
 use slab::Slab;
 use uringcast_protocol::topic_name::Pattern;
@@ -47,9 +49,30 @@ pub struct Topic {
     pub last_ns: u64,
     /// The entries that match it.
     pub entries: Vec<EntryId>,
+    /// Epochs of before the process, whose numbers go on in this one.
+    pub past_epochs: Option<Arc<[PastEpoch]>>,
+}
+
+/// An epoch of a topic that ended before the process began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastEpoch {
+    /// The epoch.
+    pub epoch: u64,
+    /// The last number of it that is known to be the same publication as then; the number before its
+    /// first if there is none.
+    pub last_seq: u64,
 }
 
 impl Topic {
+    /// The last number of an epoch, if it is the topic's or one whose numbers go on in it.
+    pub fn last_seq_of(&self, epoch: u64) -> Option<u64> {
+        if epoch == self.epoch {
+            return Some(self.seq);
+        }
+        let mut past = self.past_epochs.iter().flat_map(|epochs| epochs.iter());
+        past.find(|past| past.epoch == epoch).map(|past| past.last_seq)
+    }
+
     /// The last publication.
     pub fn last(&self) -> Option<&Publication> {
         self.history.last()
@@ -264,6 +287,7 @@ impl Names {
             last_count: 0,
             last_ns: 0,
             entries,
+            past_epochs: None,
         });
         let topics = &self.topics;
         self.topics_by_name.insert_unique(hash, key, |&k| topics[k as usize].hash);

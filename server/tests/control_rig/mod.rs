@@ -17,9 +17,10 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use uringcast::{
     control::{self, ControlInput, Outcome},
+    journal::Journal,
     mail::{
-        Answer, ConnectionReport, ConnectionState, Ingest, Mail, Publisher, Question, Refusal,
-        TopicReport,
+        Answer, ConnectionReport, ConnectionState, Ingest, JournalEntry, Mail, Publisher, Question,
+        Refusal, TopicReport,
     },
     publication,
     settings::Settings,
@@ -68,6 +69,16 @@ pub(crate) struct Ordered {
 impl Rig {
     /// Starts it with so many shards and waits until it is ready.
     pub(crate) fn start(shards: usize, settings: Settings, manner: Manner) -> Self {
+        Self::start_with(shards, settings, manner, None)
+    }
+
+    /// The same, with a journal.
+    pub(crate) fn start_with(
+        shards: usize,
+        settings: Settings,
+        manner: Manner,
+        journal: Option<Journal>,
+    ) -> Self {
         let shared = Arc::new(Shared::new(shards, 42).with_rules(&settings.rules));
         let mut nodes = grid::<Mail>(shards + 1, capacity_for::<Mail>(shards + 1));
         let control_node = nodes.pop().expect("one more than shards");
@@ -101,6 +112,7 @@ impl Rig {
             admin_hosts: Vec::new(),
             data_port: 9_001,
             lines_dropped: None,
+            journal,
         };
         let control = std::thread::spawn(move || control::run(input).expect("it starts"));
         let rig = Self { admin, shared, bells, control, shards: threads };
@@ -235,7 +247,13 @@ impl Shard {
 
     fn handle(&mut self, mail: Mail) {
         let answer = match mail {
-            Mail::Ingest(ingest) => self.ingest(&ingest),
+            Mail::Ingest(ingest) => {
+                let topic = publication::draft_topic(&ingest.lease).0.into();
+                let answer = self.ingest(&ingest);
+                // Homes say this of a topic's first publication; of the others it changes nothing.
+                self.send(Mail::Journal(JournalEntry::Topic { topic, epoch: 7, first_seq: 1 }));
+                answer
+            }
             Mail::DeleteTopic { topic, ticket } => {
                 let answer = Answer::Deleted(self.topics.remove(&*topic).is_some());
                 Mail::Answer { ticket, answer }
@@ -246,10 +264,14 @@ impl Shard {
             other => panic!("{other:?}"),
         };
         if self.manner == Manner::Good {
-            let wake = self.node.send(self.control, answer).expect("the ring has room");
-            if wake == Wake::Needed {
-                self.to_control.ring_bell();
-            }
+            self.send(answer);
+        }
+    }
+
+    fn send(&mut self, mail: Mail) {
+        let wake = self.node.send(self.control, mail).expect("the ring has room");
+        if wake == Wake::Needed {
+            self.to_control.ring_bell();
         }
     }
 

@@ -155,7 +155,7 @@ impl World {
             .map(|(shard, node)| {
                 let io = SimIo { net: Rc::clone(&net), shard };
                 let (settings, shared) = (Arc::clone(&settings), Arc::clone(&shared));
-                Shard::new(Parts { io, pool: pool(), node, settings, shared }, now)
+                Shard::new(Parts { io, pool: pool(), node, settings, shared, journal: None }, now)
             })
             .collect();
         let mut truth = Truth::default();

@@ -80,6 +80,7 @@ impl Server {
                 ..Settings::default()
             }),
             shared: Arc::new(Shared::new(1, 7)),
+            restored: Vec::new(),
         };
         let mut frame = Vec::new();
         let payload = format!("{{\"p\":\"{:0>118}\"}}", 1);
