@@ -46,6 +46,7 @@ pub fn parse(head: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
         head_bytes,
         host: None,
         origin: None,
+        last_event_id: None,
         key: None,
         protocols: Vec::new(),
         extensions: Vec::new(),
@@ -90,6 +91,8 @@ pub struct Request<'a> {
     pub host: Option<&'a str>,
     /// `Origin`: sent by browsers.
     pub origin: Option<&'a str>,
+    /// `Last-Event-ID`: sent by clients of Server-Sent Events that come back.
+    pub last_event_id: Option<&'a [u8]>,
     key: Option<&'a str>,
     /// The subprotocols offered, in the client's order of preference.
     pub protocols: Vec<&'a str>,
@@ -214,6 +217,9 @@ impl<'a> Request<'a> {
             Ok(())
         } else if is("content-length") {
             self.take_content_length(value)
+        } else if is("last-event-id") {
+            self.last_event_id = Some(value.trim_ascii()).filter(|id| !id.is_empty());
+            Ok(())
         } else {
             self.chunked |= is("transfer-encoding");
             self.take_forwarding(name, value);

@@ -11,6 +11,7 @@
 //! * Through proxies: [`forwarded`] (header fields), [`proxy_line`] (before the first byte).
 //! * Inside a message: [`topic_name`], [`command`] and [`publish`] (from clients),
 //!   [`reply`] (to clients), [`json`] (what all three need).
+//! * Another way out: [`sse`] (Server-Sent Events).
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -37,6 +38,7 @@ pub mod refusal;
 pub mod reply;
 pub mod response;
 pub mod session;
+pub mod sse;
 pub mod state;
 pub mod topic_name;
 pub mod utf8;

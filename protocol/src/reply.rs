@@ -126,6 +126,8 @@ pub struct Terms {
 pub enum Recovered {
     /// It follows, in order.
     Yes,
+    /// Where the client was can't be read from what it sent.
+    NoCursor,
     /// The topic's epoch is another: nothing is known of what was missed.
     NoEpoch,
     /// History holds part of it, or nothing.
@@ -139,6 +141,7 @@ impl Recovered {
     pub const fn reason(self) -> Option<&'static str> {
         match self {
             Self::Yes => None,
+            Self::NoCursor => Some("cursor"),
             Self::NoEpoch => Some("epoch"),
             Self::NoHistory => Some("history"),
             Self::NoSeq => Some("seq"),

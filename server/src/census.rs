@@ -71,7 +71,8 @@ impl Census {
 
 impl Counts {
     fn of(&self, Format { body, window_bits }: Format) -> Option<&AtomicU32> {
-        self.0[body as usize].get(usize::from(window_bits.checked_sub(8)?))
+        let window = window_bits.checked_sub(8)?;
+        self.0.get(body as usize)?.get(usize::from(window))
     }
 
     fn wanted(&self, wanted: &mut Wanted) {

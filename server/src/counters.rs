@@ -132,6 +132,7 @@ macro_rules! counters {
 counters! {
     connections: Gauge, "uringcast_connections", "", "Open connections, handshakes included.";
     subscribers: Gauge, "uringcast_subscribers", "", "Connections with at least one subscription.";
+    streams: Gauge, "uringcast_sse_connections", "", "Connections that are sent Server-Sent Events.";
     publishers: Gauge, "uringcast_publishers", "", "Connections on the publish paths.";
     lagging: Gauge, "uringcast_connections_lagging", "", "Subscribers that left their lane's log and are served by sweeps.";
     blocked: Gauge, "uringcast_connections_blocked", "", "Subscribers whose socket took less than it was given.";
@@ -142,6 +143,7 @@ counters! {
     refused_limit: Counter, "uringcast_accept_failures_total", "reason=\"connections_max\"", "Accepts that failed.";
     handshakes: Counter, "uringcast_handshakes_total", "result=\"upgraded\"", "Opening handshakes and plain requests, by result.";
     handshakes_plain: Counter, "uringcast_handshakes_total", "result=\"plain\"", "Opening handshakes and plain requests, by result.";
+    handshakes_stream: Counter, "uringcast_handshakes_total", "result=\"stream\"", "Opening handshakes and plain requests, by result.";
     handshakes_bad_request: Counter, "uringcast_handshakes_total", "result=\"400\"", "Opening handshakes and plain requests, by result.";
     handshakes_forbidden: Counter, "uringcast_handshakes_total", "result=\"403\"", "Opening handshakes and plain requests, by result.";
     handshakes_not_found: Counter, "uringcast_handshakes_total", "result=\"404\"", "Opening handshakes and plain requests, by result.";
@@ -204,6 +206,7 @@ counters! {
     closed_peer_other: Counter, "uringcast_closed_total", "by=\"peer\",code=\"other\",reason=\"other\"", "Connections closed, by who closed, code and reason.";
     closed_no_status: Counter, "uringcast_closed_total", "by=\"peer\",code=\"1005\",reason=\"no_status\"", "Connections closed, by who closed, code and reason.";
     closed_abnormal: Counter, "uringcast_closed_total", "by=\"peer\",code=\"1006\",reason=\"no_close_frame\"", "Connections closed, by who closed, code and reason.";
+    closed_stream: Counter, "uringcast_closed_total", "by=\"peer\",code=\"none\",reason=\"stream_left\"", "Connections closed, by who closed, code and reason.";
     closed_reset: Counter, "uringcast_closed_total", "by=\"peer\",code=\"1006\",reason=\"reset\"", "Connections closed, by who closed, code and reason.";
     closed_shutdown: Counter, "uringcast_closed_total", "by=\"server\",code=\"1001\",reason=\"shutdown\"", "Connections closed, by who closed, code and reason.";
     closed_protocol: Counter, "uringcast_closed_total", "by=\"server\",code=\"1002\",reason=\"protocol_error\"", "Connections closed, by who closed, code and reason.";

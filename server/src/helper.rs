@@ -159,7 +159,9 @@ mod tests {
     use super::*;
     use crate::{
         ids::TopicId,
-        publication::{self, Body, Encoded, Format, Order, PayloadContent, deflated::Wanted},
+        publication::{
+            self, Block, Body, Encoded, Format, Order, PayloadContent, deflated::Wanted,
+        },
     };
 
     fn ask(number: u64, payload: &[u8], format: Format) -> Mail {
@@ -190,7 +192,7 @@ mod tests {
             assert_eq!(bytes[0] as usize, if smaller { payload.len() } else { 0 });
             let publication = Publication::from_frames(publication.frame().clone(), deflated);
             let encoded = publication.encoded(format);
-            assert_eq!(matches!(encoded, Encoded::Ready { deflated: true, .. }), smaller);
+            assert_eq!(matches!(encoded, Encoded::Ready { kind: Block::Deflated, .. }), smaller);
         }
         let other = Mail::Forget { topic: "t".into() };
         assert!(helper.answer(other).is_none());

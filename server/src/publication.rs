@@ -18,10 +18,15 @@
 
 pub mod deflated;
 mod encoded;
+mod event;
+mod notice;
 
 use std::ops::Range;
 
-pub use self::encoded::Encoded;
+pub use self::{
+    encoded::{Block, Encoded},
+    event::Event,
+};
 use uringcast_protocol::{
     header::Header,
     json::write_json_string,
@@ -42,6 +47,8 @@ pub enum Body {
     Json,
     /// The payload alone.
     Raw,
+    /// A Server-Sent Event with the same data as [`Self::Json`].
+    Sse,
 }
 
 /// A wire format of lanes.
@@ -233,7 +240,7 @@ pub fn order(
     let json_bytes = fragmented_bytes(u32_at(&lease, JSON_END) - head);
     let raw_bytes = fragmented_bytes(u32_at(&lease, PAYLOAD_END) - u32_at(&lease, PAYLOAD_START));
     if json_bytes.max(raw_bytes) < SHARED_FRAME_BYTES_MIN {
-        return Ok(Publication { frame: lease.freeze(), deflated: None });
+        return Ok(Publication::from_frames(lease.freeze(), None));
     }
     let topic_end = META_BYTES + topic_of(&lease).len();
     let mut large = pool.take(topic_end + raw_bytes + json_bytes)?;
@@ -246,7 +253,7 @@ pub fn order(
     put_u32(&mut large, JSON_FRAMES_START, raw_end);
     put_u32(&mut large, FRAMES_END, json_end);
     large[LARGE] = 1;
-    Ok(Publication { frame: large.freeze(), deflated: None })
+    Ok(Publication::from_frames(large.freeze(), None))
 }
 
 fn write_fragments(out: &mut [u8], mut at: usize, opcode: Opcode, payload: &[u8]) -> usize {
@@ -283,12 +290,14 @@ fn write_meta(
 pub struct Publication {
     frame: Frame,
     deflated: Option<Frame>,
+    /// Its Server-Sent Event with an id, where this shard has made one.
+    event: Option<Frame>,
 }
 
 impl Publication {
     /// Reads blocks that came over the mesh.
     pub fn from_frames(frame: Frame, deflated: Option<Frame>) -> Self {
-        Self { frame, deflated }
+        Self { frame, deflated, event: None }
     }
 
     /// The block.
@@ -308,7 +317,8 @@ impl Publication {
 
     /// Its blocks, bytes.
     pub fn block_bytes(&self) -> usize {
-        self.frame.len() + self.deflated.as_ref().map_or(0, |block| block.len())
+        let others = [&self.deflated, &self.event].into_iter().flatten();
+        self.frame.len() + others.map(|block| block.len()).sum::<usize>()
     }
 
     /// Its number within the epoch.
@@ -366,18 +376,21 @@ impl Publication {
         self.frame[LARGE] == 1
     }
 
-    /// What lanes of this format send of it. Where nothing is compressed for the format's window,
+    /// What subscribers with this format are sent of it, from history. Where nothing is compressed for the format's window,
     /// it is the plain message, which is legal for every single one (RFC 7692 section 6).
     pub fn encoded(&self, format: Format) -> Encoded<'_> {
         if format.window_bits != 0
             && let Some(block) = &self.deflated
             && let Some(range) = deflated::find(block, format)
         {
-            return Encoded::Ready { block, range, deflated: true };
+            return Encoded::Ready { block, range, kind: Block::Deflated };
+        }
+        if format.body == Body::Sse {
+            return self.event(None);
         }
         if self.is_large() {
             let range = self.large_frames(format.body);
-            return Encoded::Ready { block: &self.frame, range, deflated: false };
+            return Encoded::Ready { block: &self.frame, range, kind: Block::Plain };
         }
         let (opcode, body) = self.bare(format.body);
         Encoded::Bare { opcode, body }
@@ -386,7 +399,7 @@ impl Publication {
     /// The opcode of its messages with this body.
     fn opcode_as(&self, body: Body) -> Opcode {
         match body {
-            Body::Json => Opcode::Text,
+            Body::Json | Body::Sse => Opcode::Text,
             Body::Raw => opcode_of(&self.frame),
         }
     }
@@ -394,7 +407,7 @@ impl Publication {
     /// The message of one that is not large.
     fn bare(&self, body: Body) -> (Opcode, &[u8]) {
         let (start, end) = match body {
-            Body::Json => (JSON_START, JSON_END),
+            Body::Json | Body::Sse => (JSON_START, JSON_END),
             Body::Raw => (PAYLOAD_START, PAYLOAD_END),
         };
         let range = u32_at(&self.frame, start)..u32_at(&self.frame, end);
@@ -405,7 +418,7 @@ impl Publication {
     fn large_frames(&self, body: Body) -> Range<usize> {
         let json = u32_at(&self.frame, JSON_FRAMES_START);
         match body {
-            Body::Json => json..u32_at(&self.frame, FRAMES_END),
+            Body::Json | Body::Sse => json..u32_at(&self.frame, FRAMES_END),
             Body::Raw => u32_at(&self.frame, RAW_FRAMES_START)..json,
         }
     }
@@ -414,8 +427,8 @@ impl Publication {
     fn pieces(&self, body: Body) -> impl Iterator<Item = &[u8]> {
         let plain = self.encoded(Format { body, window_bits: 0 });
         let mut at = match &plain {
-            Encoded::Bare { .. } => 0,
             Encoded::Ready { range, .. } => range.start,
+            Encoded::Bare { .. } | Encoded::Event(_) => 0,
         };
         plain.frames().map(move |bytes| {
             if !self.is_large() {
@@ -432,7 +445,7 @@ impl Publication {
     }
 
     /// Appends the JSON message that shows this publication as its topic's last value, as frames.
-    pub fn write_snapshot(&self, out: &mut Vec<u8>) {
+    pub fn write_snapshot(&self, out: &mut Vec<u8>, body: Body) {
         let mut message = Vec::new();
         let flags = reply::MessageFlags {
             snapshot: true,
@@ -440,7 +453,7 @@ impl Publication {
         };
         reply::write_message_head(&mut message, self.topic(), self.seq(), self.ts_us(), flags);
         self.write_json_body(&mut message);
-        uringcast_protocol::writer::write_message(out, Opcode::Text, &message, None);
+        body.write_message(out, &message);
     }
 
     /// The JSON message without its head, closing brace included.
@@ -577,7 +590,7 @@ mod tests {
             let json = message(&encoded(&p, Format::JSON)).1;
             let live: serde_json::Value = serde_json::from_slice(&json).expect("valid");
             let mut out = Vec::new();
-            p.write_snapshot(&mut out);
+            p.write_snapshot(&mut out, Body::Json);
             let snapshot: serde_json::Value =
                 serde_json::from_slice(&message(&out).1).expect("valid");
             assert_eq!(snapshot["data"], live["data"]);

@@ -27,6 +27,33 @@ pub enum Stage {
     Aborting = 3,
 }
 
+/// What each shard vows: of what it has yet to send to another, nothing was ordered before that time.
+#[derive(Debug)]
+pub struct Floors(Box<[Floor]>);
+
+/// A cache line of its own: it is written once per tick.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Floor(AtomicU64);
+
+impl Floors {
+    /// For so many shards; none has vowed anything.
+    pub fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| Floor::default()).collect())
+    }
+
+    /// A shard's, µs UTC; written by that shard only. What it sent before is seen by whoever sees
+    /// this.
+    pub fn vow(&self, shard: usize, floor_us: u64) {
+        self.0[shard].0.store(floor_us, Ordering::Release);
+    }
+
+    /// The lowest of all, µs UTC.
+    pub fn lowest_us(&self) -> u64 {
+        self.0.iter().map(|floor| floor.0.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+}
+
 /// Shared by all threads, in an `Arc`.
 #[derive(Debug)]
 pub struct Shared {
@@ -43,6 +70,8 @@ pub struct Shared {
     pub ended: Vec<AtomicBool>,
     /// Bytes of lane logs in the process; changed once per chunk.
     pub log_bytes: AtomicU64,
+    /// Of publications that are on their way.
+    pub floors: Floors,
     /// Of what was published before this time (µs UTC) nothing is known.
     pub history_from_us: u64,
     /// Which deflated lanes there are; changed when one begins, ends or changes its interest.
@@ -78,6 +107,7 @@ impl Shared {
             ready: flags(),
             ended: flags(),
             log_bytes: AtomicU64::new(0),
+            floors: Floors::new(shards),
             history_from_us: 0,
             census: Arc::default(),
             hash_seed,

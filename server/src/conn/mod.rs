@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use uringcast_protocol::session::{Role as Side, Session};
 use uringcast_ring::{Slot, pool::Lease};
 
-use crate::{conn::outbox::Outbox, ids::LaneId, rules::Content};
+use crate::{conn::outbox::Outbox, ids::LaneId, publication::Body, rules::Content};
 
 /// How far a connection's life has come; it only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,8 @@ pub enum Role {
     Publisher,
     /// `/raw/<topic>`
     Raw,
+    /// `/sse`
+    Sse,
 }
 
 impl Role {
@@ -53,6 +55,16 @@ impl Role {
             Self::Json => "/ws",
             Self::Publisher => "/publish",
             Self::Raw => "/raw",
+            Self::Sse => "/sse",
+        }
+    }
+
+    /// What its subscriptions are sent.
+    pub fn body(self) -> Body {
+        match self {
+            Self::Raw => Body::Raw,
+            Self::Sse => Body::Sse,
+            Self::Unknown | Self::Echo | Self::Http | Self::Json | Self::Publisher => Body::Json,
         }
     }
 }
@@ -147,6 +159,8 @@ pub enum Inbox {
     /// Nothing.
     #[default]
     None,
+    /// A stream's: so many bytes came and mean nothing.
+    Ignored(u32),
     /// Part of a request's head, or what an earlier request left to be known.
     Head(Box<Heading>),
     /// Part of a frame or message.
@@ -308,11 +322,11 @@ impl Connection {
     }
 
     /// Whether what it sends is only thrown away, to be closed when there is no more: a plain request
-    /// that was answered, or a peer that broke a rule. (Closing with input unread would be a reset,
+    /// that was answered, a stream, or a peer that broke a rule. (Closing with input unread would be a reset,
     /// which may overtake our last words.)
     pub fn drains(&self) -> bool {
         self.phase == Phase::Closing
-            && (self.role == Role::Http || self.flags.has(Flags::OFFENDED))
+            && (matches!(self.role, Role::Http | Role::Sse) || self.flags.has(Flags::OFFENDED))
             && !self.has_own()
     }
 

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use crate::{
         deflate::Inflater,
-        publication::{self, Encoded, Order, PayloadContent, SHARED_FRAME_BYTES_MIN},
+        publication::{self, Block, Encoded, Order, PayloadContent, SHARED_FRAME_BYTES_MIN},
     };
 
     const ALL: [Body; 2] = [Body::Json, Body::Raw];
@@ -379,7 +379,7 @@ mod tests {
         assert!(encoded.frames().count() > 2);
         assert!(encoded.frames().all(|frame| frame <= FRAME_BYTES_MAX));
         assert!(encoded.bytes() >= SHARED_FRAME_BYTES_MIN && encoded.bytes() < payload.len());
-        assert!(matches!(encoded, Encoded::Ready { deflated: true, .. }));
+        assert!(matches!(encoded, Encoded::Ready { kind: Block::Deflated, .. }));
         assert_eq!(received(&p, format), (MessageKind::Text, payload.into_bytes(), true));
         let (_, json, compressed) = received(&p, Format { body: Body::Json, window_bits: 12 });
         assert!(compressed && json.starts_with(b"{\"topic\":\"md.X\""));

@@ -11,6 +11,24 @@ use uringcast_protocol::{
 };
 use uringcast_ring::pool::Frame;
 
+use super::{SHARED_FRAME_BYTES_MIN, event::Event};
+
+/// Of which block something is a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// The publication's own.
+    Plain,
+    /// Its companion, compressed.
+    Deflated,
+    /// That of its event.
+    Event,
+}
+
+impl Block {
+    /// How many kinds there are.
+    pub const KINDS: usize = 3;
+}
+
 /// A publication as lanes of one format send it: whole frames.
 #[derive(Clone, Debug)]
 pub enum Encoded<'p> {
@@ -21,22 +39,25 @@ pub enum Encoded<'p> {
         /// The frame's payload.
         body: &'p [u8],
     },
+    /// A Server-Sent Event, which is not written yet.
+    Event(Event<'p>),
     /// Frames that lie ready in a block.
     Ready {
         /// The block.
         block: &'p Frame,
         /// Where in it.
         range: Range<usize>,
-        /// Compressed, in the companion block.
-        deflated: bool,
+        /// Which one it is.
+        kind: Block,
     },
 }
 
-impl Encoded<'_> {
+impl<'p> Encoded<'p> {
     /// The size of its frames, headers included, bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Bare { body, .. } => Header::encoded_bytes(body.len() as u64, false) + body.len(),
+            Self::Event(event) => event.bytes(),
             Self::Ready { range, .. } => range.len(),
         }
     }
@@ -53,15 +74,30 @@ impl Encoded<'_> {
                 out[..header_bytes].copy_from_slice(&bytes[..header_bytes]);
                 out[header_bytes..].copy_from_slice(body);
             }
+            Self::Event(event) => event.write(out),
             Self::Ready { block, range, .. } => out.copy_from_slice(&block[range.clone()]),
         }
     }
 
-    /// The sizes of its frames, headers included, bytes.
+    /// The block and where in it, if that is to be referred to instead of being copied.
+    pub fn shared(&self) -> Option<(&'p Frame, Range<usize>, Block)> {
+        match self {
+            Self::Ready { block, range, kind } if range.len() >= SHARED_FRAME_BYTES_MIN => {
+                Some((block, range.clone(), *kind))
+            }
+            _ => None,
+        }
+    }
+
+    /// The sizes of its frames, headers included, bytes. An event is one, however long.
     pub fn frames(&self) -> impl Iterator<Item = usize> + use<> {
         const WHOLE: usize =
             FRAGMENT_BYTES_MAX + Header::encoded_bytes(FRAGMENT_BYTES_MAX as u64, false);
         let total = self.bytes();
-        (0..total.div_ceil(WHOLE)).map(move |i| WHOLE.min(total - i * WHOLE))
+        let whole = match self {
+            Self::Event(_) | Self::Ready { kind: Block::Event, .. } => total,
+            _ => WHOLE,
+        };
+        (0..total.div_ceil(whole)).map(move |i| whole.min(total - i * whole))
     }
 }

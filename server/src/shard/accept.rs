@@ -16,7 +16,10 @@ use uringcast_protocol::{
 };
 use uringcast_ring::{AcceptFailure, Io, ListenerId, Operation, Slot};
 
-use super::{DATA_LISTENER, PUBLISH_LISTENER, Shard, close::Ending, count, seats::Refused};
+use super::{
+    DATA_LISTENER, PUBLISH_LISTENER, Shard, close::Ending, count, seats::Refused,
+    sse::StreamOptions,
+};
 use crate::{
     conn::{Connection, FixedTopic, Flags, Inbox, Phase, Publishing, Role},
     ids::ConnectionId,
@@ -43,6 +46,7 @@ enum Route {
     Json(JsonOptions),
     Publish { topic: Option<Box<str>>, ack: bool },
     Raw(Pattern),
+    Sse(StreamOptions),
 }
 
 #[derive(Default)]
@@ -131,6 +135,11 @@ impl<I: Io> Shard<I> {
             if let Route::Health = route {
                 return Ok((route, None, known));
             }
+            if let Route::Sse(_) = route {
+                self.check_rights(request, publish_port)?;
+                self.check_rule(id, &route)?;
+                return Ok((route, None, known));
+            }
             let upgrade = request.upgrade()?;
             self.check_rights(request, publish_port)?;
             self.check_rule(id, &route)?;
@@ -140,7 +149,12 @@ impl<I: Io> Shard<I> {
             Ok(outcome) => outcome,
             Err(refusal) => return self.refuse_request(id, refusal, request),
         };
-        let Some(upgrade) = upgrade else { return self.answer_ok(id, request, b"ok\n") };
+        let Some(upgrade) = upgrade else {
+            return match route {
+                Route::Sse(options) => self.begin_stream(id, request, &options),
+                _ => self.answer_ok(id, request, b"ok\n"),
+            };
+        };
         count!(self.handshakes);
         let protocols: &[_] = if let Route::Json(_) = route { &JSON_SUBPROTOCOLS } else { &[] };
         let protocol = handshake::choose_protocol(protocols, upgrade.protocols);
@@ -189,6 +203,9 @@ impl<I: Io> Shard<I> {
         if path == "/ws" {
             return self.json_options(request).map(Route::Json);
         }
+        if path == "/sse" {
+            return self.stream_options(request).map(Route::Sse);
+        }
         if path == "/echo" && self.settings.echo {
             return Ok(Route::Echo);
         }
@@ -201,6 +218,7 @@ impl<I: Io> Shard<I> {
         let allowed = match route {
             Route::Publish { topic: Some(name), .. } => self.may_publish_to(id, self.rule_of(name)),
             Route::Raw(pattern) => self.may_subscribe(id, pattern),
+            Route::Sse(options) => self.may_subscribe_any(id, options),
             Route::Echo | Route::Health | Route::Json(_) | Route::Publish { topic: None, .. } => {
                 true
             }
@@ -238,7 +256,7 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.connections.find_mut(id) else { return };
         match route {
             Route::Echo => connection.role = Role::Echo,
-            Route::Health => {}
+            Route::Health | Route::Sse(_) => {}
             Route::Json(options) => {
                 connection.role = Role::Json;
                 self.greet(id, &options);

@@ -10,7 +10,7 @@
 use uringcast_protocol::{opcode::CloseCode, writer};
 use uringcast_ring::{Io, Operation};
 
-use super::{Shard, count, seats::Owed, uncount};
+use super::{Shard, count, seats::Owed, sse, uncount};
 use crate::{
     conn::{Flags, Inbox, Phase, Role},
     ids::ConnectionId,
@@ -78,6 +78,7 @@ impl<I: Io> Shard<I> {
         self.vacate(id, owed);
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.phase = Phase::Closing;
+        let stream = connection.role == Role::Sse;
         if connection.role == Role::Publisher {
             uncount!(self.publishers);
             // It would never say that there is nothing more to read.
@@ -90,7 +91,13 @@ impl<I: Io> Shard<I> {
             }
         }
         self.closings.start(self.now.ns, id);
-        self.own_bytes(id, |out| writer::write_close(out, code, reason, None));
+        self.own_bytes(id, |out| {
+            if stream {
+                sse::write_end(out, code, reason);
+            } else {
+                writer::write_close(out, code, reason, None);
+            }
+        });
     }
 
     /// The peer's Close frame has come.
@@ -166,6 +173,8 @@ impl<I: Io> Shard<I> {
             Phase::Handshake if connection.has_own() => return self.leave(id),
             Phase::Handshake if connection.is_between_requests() => {}
             Phase::Handshake => count!(self.handshakes_gone),
+            // Which is how a stream's client goes.
+            Phase::Open if connection.role == Role::Sse => count!(self.closed_stream),
             Phase::Open => count!(self.closed_abnormal),
             // Our last words may still reach who has only stopped to speak.
             Phase::Closing if connection.has_own() => return,
@@ -196,6 +205,9 @@ impl<I: Io> Shard<I> {
         }
         if connection.phase == Phase::Ending {
             return;
+        }
+        if connection.role == Role::Sse {
+            uncount!(self.streams);
         }
         connection.phase = Phase::Ending;
         connection.inbox = Inbox::None;

@@ -16,7 +16,7 @@ use uringcast_ring::Io;
 
 use super::{Shard, close::Ending, count, publish::PendingAck, resume::Wish, seats::Refused};
 use crate::{
-    conn::Flags,
+    conn::{Flags, Role},
     ids::{ConnectionId, EntryId},
     mail::{Ingest, Origin, Publisher},
     payload,
@@ -59,20 +59,18 @@ impl<I: Io> Shard<I> {
 
     /// An answer, as a message of its own.
     fn reply(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut message = Vec::new();
-        write(&mut message);
-        self.own(id, Boundary::Message, |out| {
-            writer::write_message(out, Opcode::Text, &message, None);
-        });
+        self.notify(id, "answer", write);
     }
 
     fn fail(&mut self, id: ConnectionId, request: Option<Id>, code: ErrorCode, message: &str) {
-        self.reply(id, |out| reply::write_error(out, request.as_ref(), code, message));
+        self.notify(id, "error", |out| {
+            reply::write_error(out, request.as_ref(), code, message);
+        });
     }
 
     fn subscribe_command(&mut self, id: ConnectionId, subscribe: Subscribe<'_>) {
         let Subscribe { id: request, topics, snapshot, resume, resume_from_us, .. } = subscribe;
-        let wish = Wish { snapshot, resume, resume_from_us };
+        let wish = Wish { snapshot, resume, resume_from_us, ..Wish::default() };
         self.subscribe_with(id, request, &topics, &wish);
     }
 
@@ -88,15 +86,18 @@ impl<I: Io> Shard<I> {
         self.subscribe_with(id, request, topics, &wish);
     }
 
-    fn subscribe_with(
+    /// Returns why some of them are not subscribed to, an error that may pass first.
+    pub(super) fn subscribe_with(
         &mut self,
         id: ConnectionId,
         request: Option<Id>,
         topics: &[Cow<'_, str>],
         wish: &Wish<'_>,
-    ) {
+    ) -> Option<ErrorCode> {
+        let body = self.connections.find(id)?.role.body();
         if self.is_flooded(id) {
-            return self.refuse_command(id, request, Refused::Busy);
+            self.refuse_command(id, request, Refused::Busy);
+            return Some(ErrorCode::Busy);
         }
         let mut entries = self.entries_of(id);
         let before = entries.clone();
@@ -115,12 +116,15 @@ impl<I: Io> Shard<I> {
             .sort_unstable_by_key(|start| (start.topic, start.need == Need::Snapshot, start.next));
         starts.dedup_by_key(|start| start.topic);
         let mut answer = Vec::new();
+        let failed =
+            acks.iter().filter_map(|ack| ack.outcome.err()).max_by_key(|code| code.retry());
         reply::write_subscribed(&mut answer, request.as_ref(), acks);
-        let write = |out: &mut Vec<u8>| write_answer(out, &answer);
+        let write =
+            |out: &mut Vec<u8>| body.write_answer(out, "subscribed", wish.cursor_us, &answer);
         let seated = if !starts.is_empty() {
-            self.seat_behind(id, &entries, Body::Json, &starts, write)
+            self.seat_behind(id, &entries, body, &starts, write)
         } else if entries != before {
-            self.change_seat(id, &entries, Body::Json, write)
+            self.change_seat(id, &entries, body, write)
         } else {
             self.own(id, Boundary::Message, write);
             Ok(())
@@ -131,7 +135,12 @@ impl<I: Io> Shard<I> {
         }
         if let Err(refused) = seated {
             self.refuse_command(id, request, refused);
+            return Some(match refused {
+                Refused::Busy => ErrorCode::Busy,
+                Refused::Limit => ErrorCode::Limit,
+            });
         }
+        failed
     }
 
     fn refuse_command(&mut self, id: ConnectionId, request: Option<Id>, refused: Refused) {
@@ -346,8 +355,10 @@ impl<I: Io> Shard<I> {
 
     /// Tells a JSON client that the server goes, and closes.
     pub(super) fn go_away(&mut self, id: ConnectionId, reconnect_after_ms: u64) {
-        if self.connections.find(id).is_some_and(|c| c.role == crate::conn::Role::Json) {
-            self.reply(id, |out| reply::write_goaway(out, reconnect_after_ms));
+        match self.connections.find(id).map(|connection| connection.role) {
+            Some(Role::Json) => self.reply(id, |out| reply::write_goaway(out, reconnect_after_ms)),
+            Some(Role::Sse) => self.send_away(id, reconnect_after_ms),
+            _ => {}
         }
         self.close_with(id, CloseCode::GOING_AWAY, "server shutting down", Ending::Shutdown);
     }

@@ -176,6 +176,12 @@ impl Held {
         self.starts.front().map(|start| start.at_ns)
     }
 
+    /// When the oldest publication that is out was ordered, µs UTC.
+    pub(super) fn oldest_us(&self) -> Option<u64> {
+        let start = self.starts.front()?;
+        Some(self.jobs.get(&start.topic)?.publication.ts_us())
+    }
+
     fn is_out(&self, start: &Start) -> bool {
         self.jobs.get(&start.topic).is_some_and(|job| job.number == start.number)
     }

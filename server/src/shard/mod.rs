@@ -5,17 +5,20 @@
 //!
 //! One idea a file: `accept` (the opening handshake), `heads` (requests' bytes), `plain` (answers that
 //! are no upgrade), `rights` (who may do what), `addresses` (how many each has), `receive` (bytes in),
-//! `commands` (the JSON protocol), `deflate` (a connection's own compressed messages), `publish`
-//! (publications in, ordered, out to all shards), `compress` and `held` (publications for deflated
-//! lanes, what waits for those), `journal` (what outlives the process), `seats` (who sits in which lane), `fanout` (slices of sends), `own`
-//! (output for one connection), `lag` (full sockets,
-//! sweeps), `close` (endings), `upkeep` (timers, drain), `report` (answers to the control thread), `vitals` (sizes, for tests).
+//! `commands` (the JSON protocol), `sse` (streams of Server-Sent Events), `cursor` (their ids),
+//! `deflate` (a connection's own compressed messages), `publish` (publications in, ordered, out to all
+//! shards), `compress` and `held` (publications for deflated lanes, what waits for those), `journal`
+//! (what outlives the process), `seats` (who sits in which lane), `fanout` (slices of sends), `own`
+//! (output for one connection), `lag` (full sockets, sweeps), `resume` (where a subscriber begins),
+//! `close` (endings), `upkeep` (timers, drain), `report` (answers to the control thread), `vitals`
+//! (sizes, for tests).
 
 mod accept;
 mod addresses;
 mod close;
 mod commands;
 mod compress;
+mod cursor;
 mod deflate;
 mod fanout;
 mod heads;
@@ -31,6 +34,7 @@ mod report;
 mod resume;
 mod rights;
 mod seats;
+mod sse;
 mod upkeep;
 mod vitals;
 
@@ -168,6 +172,8 @@ pub struct Shard<I: Io> {
     sleeping: bool,
     /// Names compared with new patterns in this tick.
     comparisons: usize,
+    /// When the cursor is to be looked after again.
+    cursor_look_ns: u64,
     scratch: Scratch,
     codec: deflate::Codec,
 }
@@ -244,6 +250,7 @@ impl<I: Io> Shard<I> {
             ended: false,
             sleeping: false,
             comparisons: 0,
+            cursor_look_ns: 0,
             scratch: Scratch::default(),
             codec: deflate::Codec::default(),
             node,
@@ -308,6 +315,7 @@ impl<I: Io> Shard<I> {
             self.node.awake();
         }
         self.comparisons = 0;
+        self.vow();
         self.deflate_left = compress::INLINE_BYTES_PER_TICK;
         self.read_mail();
         self.upkeep();

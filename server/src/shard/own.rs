@@ -33,6 +33,20 @@ impl<I: Io> Shard<I> {
         self.own_bytes(id, write);
     }
 
+    /// A JSON message of the server's own, as the connection's format has it.
+    pub(super) fn notify(
+        &mut self,
+        id: ConnectionId,
+        event: &str,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let body = connection.role.body();
+        let mut message = Vec::new();
+        write(&mut message);
+        self.own(id, Boundary::Message, |out| body.write_notice(out, event, &message));
+    }
+
     /// Own output right after the own output before it.
     pub(super) fn own_bytes(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.find_mut(id) else { return };

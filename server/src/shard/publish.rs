@@ -438,7 +438,8 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn read_mail(&mut self) {
         let mut mail = std::mem::take(&mut self.scratch.mail);
-        self.node.receive(MAIL_PER_TICK_MAX, |_, message| mail.push(message));
+        let cursor_us = self.next_cursor_us();
+        let taken = self.node.receive(MAIL_PER_TICK_MAX, |_, message| mail.push(message));
         for message in mail.drain(..) {
             match message {
                 Mail::Ingest(ingest) => self.order(ingest),
@@ -466,6 +467,9 @@ impl<I: Io> Shard<I> {
             }
         }
         self.scratch.mail = mail;
+        if let Some(cursor_us) = cursor_us.filter(|_| taken < MAIL_PER_TICK_MAX) {
+            self.topics.memory.cursor_us = cursor_us;
+        }
     }
 
     /// Only the topic's home deletes it, and tells the others in the order of its publications.

@@ -178,6 +178,7 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.connections.find_mut(id) else { return };
         match (connection.role, connection.phase) {
             (Role::Http | Role::Unknown, _) => {}
+            (Role::Sse, _) => self.ignore_input(id, data.len()),
             (Role::Publisher, Phase::Open) => self.take_publisher_bytes(id, data),
             _ => self.take_client_bytes(id, data),
         }

@@ -10,7 +10,7 @@ use uringcast_ring::Io;
 use super::{Shard, count};
 use crate::{
     ids::TopicId,
-    rules::{Kind, RuleId, SnapshotSource},
+    rules::{Kind, Pace, RuleId, SnapshotSource},
     topics::{
         names::Topic,
         sweep::{Need, Owed},
@@ -30,6 +30,10 @@ pub(super) struct Wish<'a> {
     pub(super) resume: BTreeMap<Cow<'a, str>, Position>,
     /// With everything of this time (µs UTC) and later.
     pub(super) resume_from_us: Option<u64>,
+    /// Why nothing is known of where it was, though it has been here.
+    pub(super) lost: Option<Recovered>,
+    /// The cursor that its answer carries, where the format has one.
+    pub(super) cursor_us: Option<u64>,
 }
 
 impl<I: Io> Shard<I> {
@@ -49,11 +53,14 @@ impl<I: Io> Shard<I> {
                 topic.map_or(Recovered::NoEpoch, |&id| self.resume_at(id, position, starts));
             self.count_resumed(self.settings.rules.of(pattern.as_str()), recovered);
             Some(recovered)
+        } else if let Some(from_us) = wish.resume_from_us {
+            Some(self.resume_from(matched, from_us, starts))
         } else {
-            let from = wish.resume_from_us.map(|us| us.saturating_sub(RESUME_SLACK_US));
-            from.map(|from_us| self.resume_from(matched, from_us, starts))
+            wish.lost.inspect(|&lost| {
+                self.count_resumed(self.settings.rules.of(pattern.as_str()), lost);
+            })
         };
-        if recovered.is_none() && wish.snapshot {
+        if wish.snapshot && matches!(recovered, None | Some(Recovered::NoCursor)) {
             starts.extend(matched.iter().filter_map(|&id| {
                 let topic = self.topics.names.topic(id);
                 let source = self.topics.rule(topic.rule).snapshot;
@@ -110,11 +117,17 @@ impl<I: Io> Shard<I> {
     fn resume_from(&self, matched: &[TopicId], from_us: u64, starts: &mut Vec<Owed>) -> Recovered {
         // Of what was published before this process there is nothing.
         let known = from_us >= self.shared.history_from_us;
+        let from_us = from_us.saturating_sub(RESUME_SLACK_US);
         let mut all = known;
         for &id in matched {
             let topic = self.topics.names.topic(id);
             let mut recovered = known;
-            match topic.history.seq_at(from_us) {
+            // A sample may have waited so long at home for its turn.
+            let waited = match self.topics.rule(topic.rule).pace {
+                Pace::Sample(every) => u64::try_from(every.as_micros()).unwrap_or(u64::MAX),
+                Pace::Batch(_) | Pace::Live => 0,
+            };
+            match topic.history.seq_at(from_us.saturating_sub(waited)) {
                 Ok(Some(next)) => starts.push(at(id, topic, next, Need::Next)),
                 Ok(None) => {}
                 Err(_) if topic.kind == Kind::Value => {

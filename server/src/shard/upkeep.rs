@@ -143,6 +143,10 @@ impl<I: Io> Shard<I> {
                 && !connection.flags.has(Flags::BLOCKED)
                 && !connection.has_own()
             {
+                if connection.role == Role::Sse {
+                    self.ping_stream(id);
+                    continue;
+                }
                 connection.flags.set(Flags::PING_OUT);
                 count!(self.pings);
                 self.own(id, Boundary::Frame, |out| writer::write_ping(out, b"", None));

@@ -14,7 +14,7 @@ use uringcast_ring::pool::{Frame, Lease, Pool, PoolFull};
 
 use crate::{
     ids::TopicId,
-    publication::{Encoded, Format, Publication, SHARED_FRAME_BYTES_MIN},
+    publication::{self, Encoded, Format, Publication},
 };
 
 /// One visit sends at most so many bytes.
@@ -124,9 +124,11 @@ pub struct LogMemory {
     spare_ends: Vec<Vec<FrameEnd>>,
     /// Bytes that the logs of this shard hold now.
     pub held_bytes: u64,
-    /// Count of the last publication of which a lane was charged with the block, and the same for
-    /// companion blocks.
-    charged: [u64; 2],
+    /// Up to this time (µs UTC) everything is in the logs: the id of the events appended now.
+    pub cursor_us: u64,
+    /// Count of the last publication of which a lane was charged with the block, for each kind of
+    /// block.
+    charged: [u64; publication::Block::KINDS],
 }
 
 /// At most so many spare lists of frame ends are kept.
@@ -137,7 +139,8 @@ const SPARE_ENDS_CAPACITY_MAX: usize = 1_024;
 impl LogMemory {
     /// Over a pool.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, spare_ends: Vec::new(), held_bytes: 0, charged: [0; 2] }
+        let charged = [0; publication::Block::KINDS];
+        Self { pool, spare_ends: Vec::new(), held_bytes: 0, cursor_us: 0, charged }
     }
 
     fn drop_segment(&mut self, segment: Segment) {
@@ -196,14 +199,12 @@ impl Log {
             self.messages += 1;
             return Ok(());
         }
-        let encoded = publication.encoded(format);
+        let encoded = publication.encoded_at(format, memory.cursor_us);
         let bytes = encoded.bytes();
-        if let Encoded::Ready { block, range, deflated } = &encoded
-            && bytes >= SHARED_FRAME_BYTES_MIN
-        {
-            let charged = &mut memory.charged[usize::from(*deflated)];
+        if let Some((block, range, kind)) = encoded.shared() {
+            let charged = &mut memory.charged[kind as usize];
             let charged = std::mem::replace(charged, count) != count;
-            let body = Body::Shared { frame: (*block).clone(), offset: range.start, charged };
+            let body = Body::Shared { frame: block.clone(), offset: range.start, charged };
             self.append_shared(body, &encoded, topic, count, memory);
         } else {
             self.reserve(bytes, memory)?;

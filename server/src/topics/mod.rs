@@ -13,6 +13,7 @@ pub mod sweep;
 pub mod tally;
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
@@ -26,7 +27,7 @@ use uringcast_ring::pool::Pool;
 use crate::{
     census::Census,
     ids::{EntryId, LaneId, TopicId},
-    publication::{Format, Publication},
+    publication::{Body, Format, Publication},
     rules::{Kind, RuleId, Rules},
     topics::{
         history::Past,
@@ -82,6 +83,8 @@ pub struct Topics {
     lanes: Slab<Lane>,
     lanes_by_interest: HashTable<u32>,
     lanes_max: usize,
+    /// Lanes of Server-Sent Events.
+    event_lanes: usize,
     rules: Rules,
     /// The lag bounds of each rule.
     lag: Vec<LagBounds>,
@@ -118,6 +121,7 @@ impl Topics {
             lanes: Slab::new(),
             lanes_by_interest: HashTable::new(),
             lanes_max: lanes_max as usize,
+            event_lanes: 0,
             census,
             few: VecDeque::new(),
             many: VecDeque::new(),
@@ -161,6 +165,7 @@ impl Topics {
     /// topic's last value. [`Self::appended`] says what else there is to do.
     pub fn publish(&mut self, id: TopicId, publication: &Publication, now_ns: u64) {
         self.count += 1;
+        let publication = &*self.with_event(publication);
         let rule = self.names.topic(id).rule;
         let past = Past { count: self.count, publication: publication.clone() };
         self.names.push(id, past, &self.rules.rule(rule).history, now_ns);
@@ -210,8 +215,20 @@ impl Topics {
         self.names.push(id, past, &self.rules.rule(rule).history, now_ns);
     }
 
+    /// With an event to be referred to, if it is large and that is wanted.
+    fn with_event<'p>(&mut self, publication: &'p Publication) -> Cow<'p, Publication> {
+        if self.event_lanes == 0 || !publication.is_large() {
+            return Cow::Borrowed(publication);
+        }
+        let cursor = self.memory.cursor_us;
+        let made = publication.with_event(&mut self.memory.pool, cursor);
+        // A lane that finds no room either is told by its log.
+        made.map_or(Cow::Borrowed(publication), Cow::Owned)
+    }
+
     /// A publisher's snapshot of a topic: it goes to nobody but those who wait for it.
     pub fn keep_snapshot(&mut self, id: TopicId, snapshot: Publication) {
+        let snapshot = self.with_event(&snapshot).into_owned();
         let topic = self.names.topic_mut(id);
         topic.snapshot = Some(snapshot);
         let topic = self.names.topic(id);
@@ -312,6 +329,7 @@ impl Topics {
         let id = LaneId(self.lanes.vacant_key() as u32);
         let interest = entries.iter().map(|&entry| self.add_member(entry, id, format)).collect();
         self.lanes.insert(Lane::new(format, interest, hash));
+        self.event_lanes += usize::from(format.body == Body::Sse);
         self.index_lane(id, hash);
         Ok(id)
     }
@@ -404,6 +422,7 @@ impl Topics {
         }
         self.unindex_lane(id);
         let mut lane = self.lanes.remove(id.0 as usize);
+        self.event_lanes -= usize::from(lane.format.body == Body::Sse);
         lane.log.clear(&mut self.memory);
         for &member in &lane.interest {
             self.remove_member(member, lane.format);

@@ -14,12 +14,12 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use uringcast_protocol::{command::ErrorCode, opcode::Opcode, reply, writer};
+use uringcast_protocol::{command::ErrorCode, reply};
 use uringcast_ring::pool::Frame;
 
 use crate::{
     ids::{LaneId, TopicId},
-    publication::{Body, Encoded, Format, Publication, SHARED_FRAME_BYTES_MIN},
+    publication::{Body, Format, Publication},
     rules::{Kind, Overflow, RuleId, SnapshotSource},
     topics::{Topics, lane::Lane, names::Topic, tally::Tally},
 };
@@ -159,16 +159,13 @@ impl Batch {
         let encoded = publication.encoded(format);
         let frame_bytes = encoded.bytes();
         self.bytes += frame_bytes;
-        match encoded {
-            Encoded::Ready { block, range, .. } if frame_bytes >= SHARED_FRAME_BYTES_MIN => {
-                self.pieces.push(Piece::Shared(block.clone(), range));
-            }
-            encoded => {
-                let out = self.bytes_mut();
-                let start = out.len();
-                out.resize(start + frame_bytes, 0);
-                encoded.write(&mut out[start..]);
-            }
+        if let Some((block, range, _)) = encoded.shared() {
+            self.pieces.push(Piece::Shared(block.clone(), range));
+        } else {
+            let out = self.bytes_mut();
+            let start = out.len();
+            out.resize(start + frame_bytes, 0);
+            encoded.write(&mut out[start..]);
         }
     }
 
@@ -181,15 +178,15 @@ impl Batch {
     }
 
     /// Appends a message of the server's own.
-    fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    fn say(&mut self, body: Body, event: &str, write: impl FnOnce(&mut Vec<u8>)) {
         let mut message = Vec::new();
         write(&mut message);
-        self.write(|out| writer::write_message(out, Opcode::Text, &message, None));
+        self.write(|out| body.write_notice(out, event, &message));
     }
 
-    fn gap(&mut self, topic: &Topic, from: u64, to: u64, reason: &str) {
+    fn gap(&mut self, body: Body, topic: &Topic, from: u64, to: u64, reason: &str) {
         self.told.push((topic.rule, Told::Gap));
-        self.say(|out| reply::write_gap(out, &topic.name, from, to, reason));
+        self.say(body, "gap", |out| reply::write_gap(out, &topic.name, from, to, reason));
     }
 }
 
@@ -505,7 +502,7 @@ impl Server<'_> {
                 self.owed.next = topic.seq + 1;
                 if let Some(last) = topic.last() {
                     self.batch.told.push((topic.rule, Told::Snapshot));
-                    self.batch.write(|out| last.write_snapshot(out));
+                    self.batch.write(|out| last.write_snapshot(out, self.format.body));
                 }
             }
             SnapshotSource::Published => match topic.usable_snapshot() {
@@ -522,7 +519,7 @@ impl Server<'_> {
     fn published(&mut self, snapshot: &Publication, reason: &str) {
         let covers = snapshot.seq();
         if self.owed.next <= covers {
-            self.batch.gap(self.topic, self.owed.next, covers, reason);
+            self.batch.gap(self.format.body, self.topic, self.owed.next, covers, reason);
         }
         self.batch.told.push((self.topic.rule, Told::Snapshot));
         self.batch.push(snapshot, self.format);
@@ -537,7 +534,7 @@ impl Server<'_> {
         self.owed.need = Need::Awaited;
         let name = &self.topic.name;
         let message = "follows as soon as the publisher sends one";
-        self.batch.say(|out| {
+        self.batch.say(self.format.body, "error", |out| {
             reply::write_topic_error(out, name, ErrorCode::SnapshotUnavailable, message);
         });
     }
@@ -557,7 +554,7 @@ impl Server<'_> {
         let reason = if back { "history" } else { "slow" };
         match topic.kind {
             Kind::Event if back || overflow == Overflow::Gap => {
-                self.batch.gap(topic, self.owed.next, first - 1, reason);
+                self.batch.gap(self.format.body, topic, self.owed.next, first - 1, reason);
                 self.owed.next = first;
                 true
             }
@@ -566,7 +563,8 @@ impl Server<'_> {
                 match topic.usable_snapshot() {
                     Some(snapshot) => self.published(snapshot, reason),
                     None => {
-                        self.batch.gap(topic, self.owed.next, topic.seq, reason);
+                        let body = self.format.body;
+                        self.batch.gap(body, topic, self.owed.next, topic.seq, reason);
                         self.owed.next = topic.seq + 1;
                         self.want_snapshot();
                     }
