@@ -14,7 +14,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::json::Text;
-use crate::limits::{ID_BYTES_MAX, ID_INTEGER_END, TOPICS_PER_COMMAND_MAX};
+use crate::limits::{
+    ID_BYTES_MAX, ID_INTEGER_END, SAMPLE_MS_MAX, SAMPLE_MS_MIN, TOPICS_PER_COMMAND_MAX,
+};
 use crate::publish::{Data, data_of};
 use crate::topic_name::validate_name;
 
@@ -84,7 +86,7 @@ pub struct Subscribe<'a> {
     pub topics: Vec<Cow<'a, str>>,
     /// The last value (or the publisher's snapshot) first.
     pub snapshot: bool,
-    /// At most one message per topic in so many ms, at least 1.
+    /// At most one message per topic in so many ms, 10 to 60,000.
     pub sample_ms: Option<u32>,
     /// Where to go on, by topic.
     pub resume: BTreeMap<Cow<'a, str>, Position>,
@@ -343,9 +345,12 @@ impl<'a> Fields<'a> {
     }
 
     fn sample_ms(&self) -> Result<Option<u32>, Fault> {
-        let wanted = "sample_ms must be an integer from 1 to 4294967295";
-        match self.sample_ms.map(|raw| read(raw, wanted)).transpose()? {
-            Some(0) => Err((ErrorCode::BadRequest, wanted)),
+        let wanted = "sample_ms must be an integer from 10 to 60000";
+        let sample_ms: Option<u32> = self.sample_ms.map(|raw| read(raw, wanted)).transpose()?;
+        match sample_ms {
+            Some(ms) if !(SAMPLE_MS_MIN..=SAMPLE_MS_MAX).contains(&ms) => {
+                Err((ErrorCode::BadRequest, wanted))
+            }
             other => Ok(other),
         }
     }

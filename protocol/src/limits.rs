@@ -29,6 +29,10 @@ pub const TOPIC_BYTES_MAX: usize = 255;
 
 /// The most topics in one command; as many as a connection may have subscriptions by default.
 pub const TOPICS_PER_COMMAND_MAX: usize = 1024;
+/// Bounds of a subscriber's `sample_ms`: the least, ms.
+pub const SAMPLE_MS_MIN: u32 = 10;
+/// The most, ms.
+pub const SAMPLE_MS_MAX: u32 = 60_000;
 
 /// The longest string `id` of a command, bytes.
 pub const ID_BYTES_MAX: usize = 36;

@@ -302,7 +302,7 @@ def test_a_full_disk_harms_no_subscriber(start, small_disk):
 
     # 160 MB: more than the journal holds in memory, so that it must drop.
     size, numbers = 200_000, itertools.count(101)
-    slowest_s = 0.0
+    taken_s = []
     with (
         Json(server.ws("/ws")) as client,
         dial(server.publish_ws("/publish/j.event?ack=1")) as publisher,
@@ -314,8 +314,9 @@ def test_a_full_disk_harms_no_subscriber(start, small_disk):
             assert json.loads(publisher.recv(5))["seq"] == number
             got = client.receive()
             assert (got["seq"], got["data"]["n"]) == (number, number)
-            slowest_s = max(slowest_s, time.monotonic() - begun)
-    assert slowest_s < 1.0
+            taken_s.append(time.monotonic() - begun)
+    # All but a few, which the machine may have been late with: nobody waits for a disk.
+    assert sorted(taken_s)[-10] < 0.5
     metrics = server.metrics()
     assert metrics.sum("journal_alarm") == 1 and metrics.sum("journal_errors_total") > 0
     assert metrics.sum("journal_dropped_total") > 0

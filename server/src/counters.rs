@@ -181,6 +181,8 @@ counters! {
     snapshots_missing: Counter, "uringcast_snapshots_total", "state=\"missing\"", "Snapshots: sent to subscribers, taken from publishers, or wanted by a subscriber and not there.";
     resumed: Counter, "uringcast_resumes_total", "recovered=\"true\"", "Topics resumed by subscribers, by whether everything missed could be sent.";
     resumed_not: Counter, "uringcast_resumes_total", "recovered=\"false\"", "Topics resumed by subscribers, by whether everything missed could be sent.";
+    sampled: Counter, "uringcast_sampled_total", "", "Publications that a newer one took the place of before their topic's tick (pace = sample).";
+    expired: Counter, "uringcast_expired_topics_total", "", "Topics forgotten because nothing was published to them for longer than their expire.";
     rejoins: Counter, "uringcast_rejoins_total", "", "Times a lagging subscriber caught up.";
     overload_rotations: Counter, "uringcast_overload_rotations_total", "", "Rotations of a lane that took longer than the overload bound.";
     overloaded: Gauge, "uringcast_overloaded", "", "1 while publishers are being slowed.";

@@ -56,6 +56,16 @@ pub enum Mail {
         /// Bytes compressed, and what they became.
         bytes: [u32; 2],
     },
+    /// From a topic's home to the publisher's node: ordered, and published later, if nothing newer
+    /// takes its place.
+    Ordered {
+        /// Whose publication it was.
+        origin: Origin,
+        /// The topic's epoch.
+        epoch: u64,
+        /// The number the publication got.
+        seq: u64,
+    },
     /// From a topic's home to the publisher's node: not published (or published before).
     Refused {
         /// Whose publication it was.
@@ -188,6 +198,8 @@ pub struct Origin {
 /// Who published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publisher {
+    /// Somebody who was answered when it was ordered.
+    Answered,
     /// A connection of the node; `ack` is the connection's own number of the request, if it wants
     /// an answer.
     Connection {

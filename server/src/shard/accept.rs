@@ -327,7 +327,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn subscribe_raw(&mut self, id: ConnectionId, pattern: &Pattern) -> Result<(), Refused> {
-        let entry = self.topics.entry_for(pattern).map_err(|_| Refused::Limit)?;
+        let entry = self.topics.entry_for(pattern, 0).map_err(|_| Refused::Limit)?;
         let seated = self.change_seat(id, &[entry], Body::Raw, |_| {});
         self.topics.names.release(entry);
         seated

@@ -19,14 +19,26 @@ use crate::{
     conn::{Flags, Role},
     ids::{ConnectionId, EntryId},
     mail::{Ingest, Origin, Publisher},
-    payload,
-    publication::{self, Body},
+    payload, publication,
     rules::Kind,
-    topics::{log::Boundary, sweep::Need},
+    topics::{
+        log::Boundary,
+        pace::granted_ms,
+        sweep::{Need, Owed},
+    },
 };
 
 /// With so much own output a client's commands with long answers are refused until it has read.
 const OWN_BYTES_BUSY: usize = 256 << 10;
+
+/// A subscription.
+#[derive(Debug)]
+pub(super) struct Granted {
+    /// To what.
+    pattern: Pattern,
+    /// Its pace, ms; 0 for live.
+    sample_ms: u32,
+}
 
 /// Names compared with new patterns in one tick, about 70 ns each.
 const COMPARISONS_PER_TICK: usize = 100_000;
@@ -44,8 +56,8 @@ impl<I: Io> Shard<I> {
             }
             Ok(Command::Publish(publish)) => self.publish_command(id, publish),
             Ok(Command::Subscribe(subscribe)) => self.subscribe_command(id, subscribe),
-            Ok(Command::Update { id: request, topics, .. }) => {
-                self.update(id, request, &topics);
+            Ok(Command::Update { id: request, topics, sample_ms }) => {
+                self.update(id, request, &topics, sample_ms);
             }
             Ok(Command::Unsubscribe { id: request, topics }) => {
                 self.unsubscribe(id, request, &topics);
@@ -69,8 +81,9 @@ impl<I: Io> Shard<I> {
     }
 
     fn subscribe_command(&mut self, id: ConnectionId, subscribe: Subscribe<'_>) {
-        let Subscribe { id: request, topics, snapshot, resume, resume_from_us, .. } = subscribe;
-        let wish = Wish { snapshot, resume, resume_from_us, ..Wish::default() };
+        let Subscribe { id: request, topics, snapshot, sample_ms, resume, resume_from_us } =
+            subscribe;
+        let wish = Wish { snapshot, resume, resume_from_us, sample_ms, ..Wish::default() };
         self.subscribe_with(id, request, &topics, &wish);
     }
 
@@ -101,46 +114,67 @@ impl<I: Io> Shard<I> {
         }
         let mut entries = self.entries_of(id);
         let before = entries.clone();
-        let mut acks = Vec::with_capacity(topics.len());
         let mut starts = Vec::new();
+        let mut outcomes = Vec::with_capacity(topics.len());
         for topic in topics {
-            let outcome = self.add_entry(id, &mut entries, topic);
-            let outcome = outcome.map(|pattern| {
-                let recovered = self.starts(&pattern, wish, &mut starts);
-                self.terms(&pattern, recovered)
-            });
-            acks.push(TopicAck { topic: topic.as_ref(), outcome });
+            let outcome = self.add_entry(id, &mut entries, topic, wish.sample_ms);
+            outcomes.push(outcome.map(|granted| {
+                let recovered = self.starts(&granted.pattern, wish, &mut starts);
+                (granted, recovered)
+            }));
         }
         // Of a topic that several of them match: where most is sent, and messages before a snapshot.
         starts
             .sort_unstable_by_key(|start| (start.topic, start.need == Need::Snapshot, start.next));
         starts.dedup_by_key(|start| start.topic);
+        self.repace(id, &before, &entries, &mut starts);
+        let acks = topics.iter().zip(outcomes).map(|(topic, outcome)| {
+            let terms = |(granted, recovered)| self.terms(&granted, recovered);
+            TopicAck { topic: topic.as_ref(), outcome: outcome.map(terms) }
+        });
         let mut answer = Vec::new();
+        let acks: Vec<_> = acks.collect();
         let failed =
             acks.iter().filter_map(|ack| ack.outcome.err()).max_by_key(|code| code.retry());
         reply::write_subscribed(&mut answer, request.as_ref(), acks);
         let write =
             |out: &mut Vec<u8>| body.write_answer(out, "subscribed", wish.cursor_us, &answer);
-        let seated = if !starts.is_empty() {
-            self.seat_behind(id, &entries, body, &starts, write)
+        self.reseat(id, request, (&before, &entries), &starts, write).err().or(failed)
+    }
+
+    /// Another interest for a client, and the answer to its command where one ends and the other
+    /// begins.
+    ///
+    /// # Errors
+    /// Its interest is as it was; it has been told.
+    fn reseat(
+        &mut self,
+        id: ConnectionId,
+        request: Option<Id>,
+        (before, entries): (&[EntryId], &[EntryId]),
+        starts: &[Owed],
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), ErrorCode> {
+        let Some(body) = self.connections.find(id).map(|c| c.role.body()) else { return Ok(()) };
+        let seated = if !starts.is_empty() && !entries.is_empty() {
+            self.seat_behind(id, entries, body, starts, write)
         } else if entries != before {
-            self.change_seat(id, &entries, body, write)
+            self.change_seat(id, entries, body, write)
         } else {
             self.own(id, Boundary::Message, write);
             Ok(())
         };
         // Entries that no lane took are given back.
-        for &entry in &entries {
+        for &entry in entries {
             self.topics.names.release(entry);
         }
-        if let Err(refused) = seated {
+        seated.map_err(|refused| {
             self.refuse_command(id, request, refused);
-            return Some(match refused {
+            match refused {
                 Refused::Busy => ErrorCode::Busy,
                 Refused::Limit => ErrorCode::Limit,
-            });
-        }
-        failed
+            }
+        })
     }
 
     fn refuse_command(&mut self, id: ConnectionId, request: Option<Id>, refused: Refused) {
@@ -157,12 +191,15 @@ impl<I: Io> Shard<I> {
         id: ConnectionId,
         entries: &mut Vec<EntryId>,
         topic: &str,
-    ) -> Result<Pattern, ErrorCode> {
+        sample_ms: Option<u32>,
+    ) -> Result<Granted, ErrorCode> {
         let pattern = Pattern::parse(topic).map_err(|_| ErrorCode::TopicInvalid)?;
         if !self.may_subscribe(id, &pattern) {
             return Err(ErrorCode::Forbidden);
         }
-        if !pattern.is_exact() && self.topics.names.entry_of(pattern.as_str()).is_none() {
+        let sample_ms = sample_ms.map_or(0, |wanted_ms| self.grant_ms(&pattern, wanted_ms));
+        let name = pattern.as_str();
+        if !pattern.is_exact() && self.topics.names.entry_of(name, sample_ms).is_none() {
             // A new pattern is compared with every topic. One is always taken; of more, a tick takes
             // so many that the others on this core do not feel it.
             let cost = self.topics.names.topics_count();
@@ -171,7 +208,15 @@ impl<I: Io> Shard<I> {
             }
             self.comparisons += cost;
         }
-        let entry = self.topics.entry_for(&pattern).map_err(|_| ErrorCode::Limit)?;
+        let entry = self.topics.entry_for(&pattern, sample_ms).map_err(|_| ErrorCode::Limit)?;
+        // At one pace only: the last wish holds.
+        let others: Vec<EntryId> = self
+            .topics
+            .names
+            .entries_of(pattern.as_str())
+            .filter(|&other| other != entry)
+            .collect();
+        entries.retain(|known| !others.contains(known));
         if let Err(at) = entries.binary_search(&entry) {
             if entries.len() >= self.settings.subscriptions_max as usize {
                 self.topics.names.release(entry);
@@ -179,20 +224,42 @@ impl<I: Io> Shard<I> {
             }
             entries.insert(at, entry);
         }
-        Ok(pattern)
+        Ok(Granted { pattern, sample_ms })
     }
 
-    pub(super) fn terms(&self, pattern: &Pattern, recovered: Option<Recovered>) -> Terms {
-        let mut terms = Terms { recovered, ..Terms::default() };
+    /// The pace that a wish of so many ms is granted, ms: only value topics are sampled. 0 for live.
+    fn grant_ms(&self, pattern: &Pattern, wanted_ms: u32) -> u32 {
+        let kind = if pattern.is_exact() {
+            let name = pattern.as_str();
+            let known = self.topics.names.find(name, self.topics.names.hash(name));
+            Some(known.map_or_else(|| self.rule_of(name).kind, |t| self.topics.names.topic(t).kind))
+        } else {
+            self.kind_of_all(pattern)
+        };
+        if kind.is_none_or(|kind| kind == Kind::Value) { granted_ms(wanted_ms) } else { 0 }
+    }
+
+    pub(super) fn terms(&self, granted: &Granted, recovered: Option<Recovered>) -> Terms {
+        let Granted { pattern, sample_ms } = granted;
+        let sample_ms = Some(*sample_ms).filter(|&ms| ms > 0);
+        let mut terms = Terms { recovered, sample_ms, ..Terms::default() };
         if pattern.is_exact() {
             let name = pattern.as_str();
             let hash = self.topics.names.hash(name);
-            let topic = self.topics.names.find(name, hash).map(|id| self.topics.names.topic(id));
+            let found = self.topics.names.find(name, hash);
+            let topic = found.map(|id| self.topics.names.topic(id));
             terms.kind = Some(
                 topic.map_or_else(|| self.rule_of(name).kind.name(), |topic| topic.kind.name()),
             );
             terms.epoch = topic.map(|topic| topic.epoch);
             terms.seq = topic.map(|topic| topic.seq);
+            if let (Some(ms), Some(id)) = (sample_ms, found) {
+                // What was not shown yet is still to come.
+                let entry = self.topics.names.entry_of(name, ms);
+                let view = entry.and_then(|entry| self.topics.view(&[entry], id));
+                terms.seq = view.map(|view| view.seq());
+            }
+            terms.stale_since_us = found.and_then(|id| self.topics.stale_since_us(id, self.now.ns));
         } else {
             terms.kind = self.kind_of_all(pattern).map(Kind::name);
         }
@@ -220,14 +287,11 @@ impl<I: Io> Shard<I> {
 
     fn unsubscribe(&mut self, id: ConnectionId, request: Option<Id>, topics: &[Cow<'_, str>]) {
         let mut entries = self.entries_of(id);
-        let before = entries.len();
+        let before = entries.clone();
         let mut acks = Vec::with_capacity(topics.len());
         for topic in topics {
-            let at = self
-                .topics
-                .names
-                .entry_of(topic)
-                .and_then(|entry| entries.binary_search(&entry).ok());
+            let at =
+                self.topics.names.entries_of(topic).find_map(|e| entries.binary_search(&e).ok());
             let outcome = match at {
                 Some(at) => {
                     entries.remove(at);
@@ -240,32 +304,48 @@ impl<I: Io> Shard<I> {
         }
         let mut answer = Vec::new();
         reply::write_unsubscribed(&mut answer, request.as_ref(), acks);
-        let seated = if entries.len() == before {
-            self.own(id, Boundary::Message, |out| write_answer(out, &answer));
-            Ok(())
-        } else {
-            self.change_seat(id, &entries, Body::Json, |out| write_answer(out, &answer))
-        };
-        if let Err(refused) = seated {
-            self.refuse_command(id, request, refused);
-        }
+        let mut starts = Vec::new();
+        self.repace(id, &before, &entries, &mut starts);
+        let write = |out: &mut Vec<u8>| write_answer(out, &answer);
+        // Why not, it has been told.
+        let _ = self.reseat(id, request, (&before, &entries), &starts, write);
     }
 
-    /// Answers on which terms a client's subscriptions go on.
-    fn update(&mut self, id: ConnectionId, request: Option<Id>, topics: &[Cow<'_, str>]) {
-        let entries = self.entries_of(id);
-        let mut acks = Vec::with_capacity(topics.len());
+    /// Another pace for some of a client's subscriptions.
+    fn update(
+        &mut self,
+        id: ConnectionId,
+        request: Option<Id>,
+        topics: &[Cow<'_, str>],
+        sample_ms: Option<u32>,
+    ) {
+        if self.is_flooded(id) {
+            return self.refuse_command(id, request, Refused::Busy);
+        }
+        let mut entries = self.entries_of(id);
+        let before = entries.clone();
+        let mut outcomes = Vec::with_capacity(topics.len());
         for topic in topics {
-            let entry = self.topics.names.entry_of(topic);
-            let subscribed = entry.is_some_and(|entry| entries.binary_search(&entry).is_ok());
-            let outcome = match Pattern::parse(topic) {
+            let mut known = self.topics.names.entries_of(topic);
+            let subscribed = known.any(|entry| entries.binary_search(&entry).is_ok());
+            drop(known);
+            outcomes.push(match Pattern::parse(topic) {
                 Err(_) => Err(ErrorCode::TopicInvalid),
                 Ok(_) if !subscribed => Err(ErrorCode::NotSubscribed),
-                Ok(pattern) => Ok(self.terms(&pattern, None)),
-            };
-            acks.push(TopicAck { topic: topic.as_ref(), outcome });
+                Ok(_) => self.add_entry(id, &mut entries, topic, sample_ms),
+            });
         }
-        self.reply(id, |out| reply::write_updated(out, request.as_ref(), acks));
+        let mut starts = Vec::new();
+        self.repace(id, &before, &entries, &mut starts);
+        let acks = topics.iter().zip(outcomes).map(|(topic, outcome)| {
+            let outcome = outcome.map(|granted| self.terms(&granted, None));
+            TopicAck { topic: topic.as_ref(), outcome }
+        });
+        let mut answer = Vec::new();
+        reply::write_updated(&mut answer, request.as_ref(), acks.collect::<Vec<_>>());
+        let write = |out: &mut Vec<u8>| write_answer(out, &answer);
+        // Why not, it has been told.
+        let _ = self.reseat(id, request, (&before, &entries), &starts, write);
     }
 
     /// Whether a client asks for more than it reads. (It is not read any further, but one receive
@@ -281,16 +361,17 @@ impl<I: Io> Shard<I> {
         if self.is_flooded(id) {
             return self.refuse_command(id, request, Refused::Busy);
         }
-        let patterns: Vec<Pattern> = self
+        let subscriptions: Vec<Granted> = self
             .entries_of(id)
             .into_iter()
-            .map(|entry| self.topics.names.entry(entry).pattern.clone())
+            .map(|entry| self.topics.names.entry(entry))
+            .map(|e| Granted { pattern: e.pattern.clone(), sample_ms: e.sample_ms() })
             .collect();
-        let acks: Vec<_> = patterns
+        let acks: Vec<_> = subscriptions
             .iter()
-            .map(|pattern| TopicAck {
-                topic: pattern.as_str(),
-                outcome: Ok(self.terms(pattern, None)),
+            .map(|granted| TopicAck {
+                topic: granted.pattern.as_str(),
+                outcome: Ok(self.terms(granted, None)),
             })
             .collect();
         self.reply(id, |out| reply::write_list(out, request.as_ref(), acks));

@@ -147,7 +147,7 @@ impl<I: Io> Shard<I> {
             {
                 self.overload_until_ns = self.now.ns + OVERLOAD_NS;
             }
-            self.topics.enqueue(id);
+            self.topics.enqueue(id, self.now.ns);
         }
         for &id in lanes.iter().skip(steps.len()).rev() {
             self.topics.requeue_front(id);

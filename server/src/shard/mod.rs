@@ -7,11 +7,11 @@
 //! are no upgrade), `rights` (who may do what), `addresses` (how many each has), `receive` (bytes in),
 //! `commands` (the JSON protocol), `sse` (streams of Server-Sent Events), `cursor` (their ids),
 //! `deflate` (a connection's own compressed messages), `publish` (publications in, ordered, out to all
-//! shards), `compress` and `held` (publications for deflated lanes, what waits for those), `journal`
-//! (what outlives the process), `seats` (who sits in which lane), `fanout` (slices of sends), `own`
-//! (output for one connection), `lag` (full sockets, sweeps), `resume` (where a subscriber begins),
-//! `close` (endings), `upkeep` (timers, drain), `report` (answers to the control thread), `vitals`
-//! (sizes, for tests).
+//! shards), `compress` and `held` (publications for deflated lanes, what waits for those), `pace` (what
+//! goes out later than it came in), `journal` (what outlives the process), `seats` (who sits in which
+//! lane), `fanout` (slices of sends), `own` (output for one connection), `lag` (full sockets, sweeps),
+//! `resume` (where a subscriber begins), `close` (endings), `upkeep` (timers, drain), `report` (answers
+//! to the control thread), `vitals` (sizes, for tests).
 
 mod accept;
 mod addresses;
@@ -27,6 +27,7 @@ mod journal;
 mod lag;
 mod origin;
 mod own;
+mod pace;
 mod plain;
 mod publish;
 mod receive;
@@ -146,6 +147,7 @@ pub struct Shard<I: Io> {
     helper: Option<usize>,
     held: Held,
     journaling: journal::Journaling,
+    samples: pace::Samples,
     deflater: Deflater,
     /// Bytes that may still be compressed in this tick.
     deflate_left: usize,
@@ -232,6 +234,7 @@ impl<I: Io> Shard<I> {
             helper: (node.nodes() > shards + 1).then_some(shards + 1),
             held: Held::default(),
             journaling: journal::Journaling::new(journal.is_some()),
+            samples: pace::Samples::default(),
             deflater: Deflater::default(),
             deflate_left: compress::INLINE_BYTES_PER_TICK,
             handshakes: Fixed::new(nanos(settings.handshake_timeout)),

@@ -175,30 +175,35 @@ impl<I: Io> Shard<I> {
             Some(topic) => topic,
             None => {
                 let terms = self.terms_of(name, rand::random(), 0);
-                match self.topics.names.create(name, hash, terms) {
-                    Ok(topic) => {
-                        self.journal_topic(topic);
-                        topic
-                    }
-                    Err(_) => return self.refused(origin, ErrorCode::Limit),
-                }
+                let Ok(topic) = self.topics.names.create(name, hash, terms) else {
+                    return self.refused(origin, ErrorCode::Limit);
+                };
+                self.journal_topic(topic);
+                self.watch_expiry(topic);
+                topic
             }
         };
         if snapshot {
             return self.order_snapshot(topic, lease, origin, pub_seq);
         }
-        let state = self.topics.names.topic_mut(topic);
+        let state = self.topics.names.topic(topic);
+        let sample_ns = self.topics.pace(state.rule).sample_ns;
+        let last_ts_us = state.history.last().map_or(0, Publication::ts_us);
+        let (last_seq, last_ts_us) = match sample_ns {
+            0 => (state.seq, last_ts_us),
+            _ => self.samples.last(topic).unwrap_or((state.seq, last_ts_us)),
+        };
         if let (Some(new), Some(last)) = (pub_seq, state.pub_seq)
             && new <= last
         {
-            let refusal = Refusal::Duplicate { epoch: state.epoch, seq: state.seq };
+            let refusal = Refusal::Duplicate { epoch: state.epoch, seq: last_seq };
             return self.answer_refused(origin, refusal);
         }
         let order = Order {
             epoch: state.epoch,
-            seq: state.seq + 1,
+            seq: last_seq + 1,
             // The clock may be set back; in a topic's history time does not.
-            ts_us: self.now.utc_us.max(state.history.last().map_or(0, Publication::ts_us)),
+            ts_us: self.now.utc_us.max(last_ts_us),
             pub_seq,
             snapshot: false,
         };
@@ -208,6 +213,9 @@ impl<I: Io> Shard<I> {
         };
         let state = self.topics.names.topic_mut(topic);
         state.pub_seq = pub_seq.or(state.pub_seq);
+        if sample_ns > 0 {
+            return self.sample(topic, publication, origin, sample_ns);
+        }
         if let Some(publication) = self.compress(topic, publication, origin) {
             self.publish(topic, &publication, origin);
         }
@@ -215,8 +223,10 @@ impl<I: Io> Shard<I> {
 
     /// At a topic's home: sends an ordered publication to every shard, and appends it here.
     pub(super) fn publish(&mut self, topic: TopicId, publication: &Publication, origin: Origin) {
-        count!(self.publications);
-        count!(self.publications_bytes, publication.payload_bytes() as u64);
+        if origin.publisher != Publisher::Answered {
+            count!(self.publications);
+            count!(self.publications_bytes, publication.payload_bytes() as u64);
+        }
         for node in 0..self.shards {
             if node != self.index {
                 let theirs = (usize::from(origin.node.0) == node).then_some(origin);
@@ -256,7 +266,9 @@ impl<I: Io> Shard<I> {
         let Ok(covers) = covers else {
             let seq = state.seq;
             return match origin.publisher {
-                Publisher::Request { .. } => self.answer_published(topic, origin, epoch, seq),
+                Publisher::Request { .. } | Publisher::Answered => {
+                    self.answer_published(topic, origin, epoch, seq)
+                }
                 Publisher::Connection { .. } => {
                     self.answer_refused(origin, Refusal::Uncovered { epoch, seq });
                 }
@@ -283,7 +295,13 @@ impl<I: Io> Shard<I> {
     }
 
     /// At a topic's home: tells the publisher, unless its own shard will.
-    fn answer_published(&mut self, topic: TopicId, origin: Origin, epoch: u64, seq: u64) {
+    pub(super) fn answer_published(
+        &mut self,
+        topic: TopicId,
+        origin: Origin,
+        epoch: u64,
+        seq: u64,
+    ) {
         match origin.publisher {
             Publisher::Request { ticket } => {
                 let snapshot_wanted = self.topics.names.topic(topic).wants_snapshot();
@@ -292,7 +310,7 @@ impl<I: Io> Shard<I> {
             Publisher::Connection { .. } if usize::from(origin.node.0) == self.index => {
                 self.acknowledge(origin, epoch, seq, false);
             }
-            Publisher::Connection { .. } => {}
+            Publisher::Connection { .. } | Publisher::Answered => {}
         }
     }
 
@@ -452,6 +470,9 @@ impl<I: Io> Shard<I> {
                 Mail::Snapshot { frame, origin } => {
                     self.deliver_snapshot(Publication::from_frames(frame, None), origin);
                 }
+                Mail::Ordered { origin, epoch, seq } => {
+                    self.acknowledge(origin, epoch, seq, false);
+                }
                 Mail::Refused { origin, refusal } => self.tell_refused(origin, refusal),
                 Mail::DeleteTopic { topic, ticket } => self.delete_topic(&topic, ticket),
                 Mail::Forget { topic } => self.forget_topic(&topic),
@@ -480,22 +501,30 @@ impl<I: Io> Shard<I> {
         if let Some(id) = known.filter(|&id| self.held.has(id)) {
             return self.held.wait(id, Waiting::Delete { topic: topic.into(), ticket });
         }
-        if known.is_some() {
-            self.forget_topic(topic);
-            self.journal_forget(topic);
-            for node in 0..self.shards {
-                if node != self.index {
-                    self.post(node, Mail::Forget { topic: topic.into() });
-                }
-            }
+        if let Some(id) = known {
+            self.forget_everywhere(id, topic);
         }
         let answer = crate::mail::Answer::Deleted(known.is_some());
         self.post(self.shards, Mail::Answer { ticket, answer });
     }
 
+    /// At a topic's home.
+    pub(super) fn forget_everywhere(&mut self, id: TopicId, topic: &str) {
+        self.publish_last_sample(id);
+        self.forget_topic(topic);
+        self.journal_forget(topic);
+        for node in 0..self.shards {
+            if node != self.index {
+                self.post(node, Mail::Forget { topic: topic.into() });
+            }
+        }
+    }
+
     fn forget_topic(&mut self, topic: &str) {
         let hash = self.topics.names.hash(topic);
         if let Some(id) = self.topics.names.find(topic, hash) {
+            self.topics.show_all(id, self.now.ns);
+            self.judge_failures();
             self.forget_owed(id);
             self.topics.names.remove(id);
         }

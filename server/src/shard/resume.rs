@@ -34,6 +34,8 @@ pub(super) struct Wish<'a> {
     pub(super) lost: Option<Recovered>,
     /// The cursor that its answer carries, where the format has one.
     pub(super) cursor_us: Option<u64>,
+    /// The newest every so many ms.
+    pub(super) sample_ms: Option<u32>,
 }
 
 impl<I: Io> Shard<I> {
@@ -45,7 +47,8 @@ impl<I: Io> Shard<I> {
         wish: &Wish<'_>,
         starts: &mut Vec<Owed>,
     ) -> Option<Recovered> {
-        let matched = self.topics.names.entry_of(pattern.as_str());
+        // Whatever its pace, it matches the same.
+        let matched = self.topics.names.entries_of(pattern.as_str()).next();
         let matched = matched.map_or(&[][..], |entry| &self.topics.names.entry(entry).topics);
         let recovered = if let Some(&position) = wish.resume.get(pattern.as_str()) {
             let topic = matched.first().filter(|_| pattern.is_exact());

@@ -398,7 +398,7 @@ impl<I: Io> Shard<I> {
             || connection.flags.has(Flags::BLOCKED);
         self.topics.lane_mut(lane).0.hold(index, held);
         if !held {
-            self.topics.enqueue(lane);
+            self.topics.enqueue_for(lane, index, self.now.ns);
         }
     }
 }

@@ -51,6 +51,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn upkeep(&mut self) {
         self.feed_starved();
         self.run_timers();
+        self.run_paces();
         self.ping();
         self.give_up_compressing();
         self.tell_log_bytes();
@@ -80,6 +81,7 @@ impl<I: Io> Shard<I> {
             pings,
             self.compressing_until_ns(),
             self.journal_retry_ns(),
+            self.next_pace_ns(),
         ]
         .into_iter()
         .flatten()
@@ -220,6 +222,8 @@ impl<I: Io> Shard<I> {
             self.io.stop_accepting();
             self.drain = Some(Drain { started_ns: now, next: 0, end: all });
             // Everyone is sent what was published before everyone is told to go.
+            self.give_up_compressing();
+            self.end_paces();
             self.give_up_compressing();
         }
         let Some(drain) = &mut self.drain else { return };

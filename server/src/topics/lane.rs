@@ -64,6 +64,23 @@ pub struct LagMark {
     base_messages: u64,
 }
 
+/// When a lane whose topics are all batched is visited.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Every so often, ns: the smallest of the topics appended. 0: at once. `u64::MAX`: nothing was
+    /// appended yet.
+    pub every_ns: u64,
+    /// When it is due; 0 while nothing waits for that.
+    pub due_ns: u64,
+    /// Rounds until everyone has had what was there when it was due.
+    rounds_left: u32,
+    /// The head when it was last due.
+    head: u64,
+}
+
+/// A batch of so many bytes goes before its time.
+const BATCH_BYTES_MAX: u64 = 1 << 20;
+
 /// One subscriber's turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit<'l> {
@@ -111,6 +128,10 @@ pub struct Lane {
     pub awaited: bool,
     /// The smallest lag bounds of the topics appended.
     pub lag: LagBounds,
+    /// When it is visited.
+    pub batch: Batching,
+    /// Some entry of its interest is sampled.
+    pub sampled: bool,
     /// Nothing but value topics was appended.
     pub only_values: bool,
     /// Its first mark has passed its bound and is to be judged at the end of the tick.
@@ -149,6 +170,8 @@ impl Lane {
             awaiting: Vec::new(),
             awaited: false,
             lag: LagBounds::NONE,
+            batch: Batching { every_ns: u64::MAX, due_ns: 0, rounds_left: 0, head: 0 },
+            sampled: false,
             only_values: true,
             queued: false,
             judged: false,
@@ -196,6 +219,77 @@ impl Lane {
         }
         self.log.append(publication, self.format, topic, count, memory)?;
         self.appended = count;
+        self.grown(now_ns);
+        Ok(true)
+    }
+
+    /// Appends a message of the server's own, which is no publication and counts as none.
+    ///
+    /// # Errors
+    /// The pool is at its bound.
+    pub fn append_notice(
+        &mut self,
+        bytes: &[u8],
+        topic: TopicId,
+        now_ns: u64,
+        memory: &mut LogMemory,
+    ) -> Result<bool, PoolFull> {
+        self.log.append_notice(bytes, topic, memory)?;
+        self.grown(now_ns);
+        Ok(true)
+    }
+
+    /// Whether an entry is part of its interest.
+    pub fn has(&self, entry: EntryId) -> bool {
+        self.interest.binary_search_by_key(&entry, |member| member.entry).is_ok()
+    }
+
+    /// Until when it is not visited, if that is not at once.
+    pub fn batch_waits(&self, now_ns: u64) -> Option<u64> {
+        let Batching { every_ns, due_ns, rounds_left, head } = self.batch;
+        // Without anything appended there is nothing that could wait.
+        if every_ns == 0 || every_ns == u64::MAX || rounds_left > 0 {
+            return None;
+        }
+        if self.log.head() - head > BATCH_BYTES_MAX {
+            return None;
+        }
+        Some(if due_ns > 0 { due_ns } else { now_ns + every_ns })
+    }
+
+    /// Its time has come: it is visited until everyone has had what is there now.
+    pub fn begin_batch(&mut self, now_ns: u64) {
+        self.batch.due_ns = 0;
+        if self.queued {
+            return;
+        }
+        self.batch.rounds_left = self.log.visits(VISIT_BYTES_MAX).max(1);
+        self.batch.head = self.log.head();
+        self.steps_left = self.subscribers.len() as u32;
+        // It did not take its subscribers that long to be visited.
+        self.round_started_ns = now_ns;
+    }
+
+    /// A subscriber that had no room when the batch was due has some now: it is not to wait for all of
+    /// another period. When it is due instead.
+    pub fn hurry(&mut self, index: u32, now_ns: u64) -> Option<u64> {
+        let Batching { every_ns, due_ns, head, .. } = self.batch;
+        if every_ns == 0
+            || every_ns == u64::MAX
+            || self.queued
+            || self.subscribers[index as usize].cursor >= head
+        {
+            return None;
+        }
+        let sooner_ns = now_ns + every_ns / 4;
+        if due_ns > 0 && due_ns <= sooner_ns {
+            return None;
+        }
+        self.batch.due_ns = sooner_ns;
+        Some(sooner_ns)
+    }
+
+    fn grown(&mut self, now_ns: u64) {
         if self.pending == 0 {
             self.round_started_ns = now_ns;
             self.steps_left = self.subscribers.len() as u32;
@@ -205,7 +299,6 @@ impl Lane {
             // What only waits for room in sockets is not late by our doing.
             self.appended_ns.get_or_insert(now_ns);
         }
-        Ok(true)
     }
 
     /// A subscriber joins at the head, held back until [`Self::hold`] frees it. Returns its index.
@@ -303,6 +396,11 @@ impl Lane {
         }
         if self.steps_left > 0 && self.pending > 0 {
             return None;
+        }
+        self.batch.rounds_left = self.batch.rounds_left.saturating_sub(1);
+        if self.pending == 0 {
+            self.batch.rounds_left = 0;
+            self.batch.head = self.log.head();
         }
         let rotation_ns = match self.round_started_ns {
             0 => 0,

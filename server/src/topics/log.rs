@@ -37,6 +37,8 @@ pub struct FrameEnd {
     pub count: u64,
     /// The message ends here; `false` for a fragment with more to follow.
     message: bool,
+    /// The message is the server's own, and counts as none.
+    notice: bool,
 }
 
 /// What a boundary must be.
@@ -67,6 +69,8 @@ struct Segment {
     readers: u32,
     body: Body,
     ends: Vec<FrameEnd>,
+    /// How many of the ends are notices'.
+    notices: u32,
 }
 
 impl Segment {
@@ -94,7 +98,14 @@ impl Segment {
     fn messages_before(&self, position: u64) -> u64 {
         let offset = (position - self.start).min(u64::from(self.bytes)) as u32;
         match &self.body {
-            Body::Chunk(_) => self.ends.partition_point(|e| e.end <= offset) as u64,
+            Body::Chunk(_) => {
+                let ends = self.ends.partition_point(|e| e.end <= offset);
+                let notices = match self.notices {
+                    0 => 0,
+                    _ => self.ends[..ends].iter().filter(|e| e.notice).count(),
+                };
+                (ends - notices) as u64
+            }
             Body::Shared { .. } => u64::from(offset == self.bytes),
         }
     }
@@ -215,12 +226,48 @@ impl Log {
             let at = segment.bytes as usize;
             encoded.write(&mut lease[at..at + bytes]);
             segment.bytes += bytes as u32;
-            segment.ends.push(FrameEnd { end: segment.bytes, topic, count, message: true });
+            segment.ends.push(FrameEnd {
+                end: segment.bytes,
+                topic,
+                count,
+                message: true,
+                notice: false,
+            });
             segment.readers += self.idle;
         }
         self.idle = 0;
         self.head += bytes as u64;
         self.messages += 1;
+        Ok(())
+    }
+
+    /// Appends frames of the server's own, which are no publication.
+    ///
+    /// # Errors
+    /// The pool is at its bound; the log is as it was.
+    pub fn append_notice(
+        &mut self,
+        bytes: &[u8],
+        topic: TopicId,
+        memory: &mut LogMemory,
+    ) -> Result<(), PoolFull> {
+        if self.readers == 0 {
+            return Ok(());
+        }
+        self.reserve(bytes.len(), memory)?;
+        let segment = self.segments.back_mut().expect("reserve leaves a segment with room");
+        let Body::Chunk(lease) = &mut segment.body else {
+            unreachable!("reserve leaves a chunk at the back")
+        };
+        let at = segment.bytes as usize;
+        lease[at..at + bytes.len()].copy_from_slice(bytes);
+        segment.bytes += bytes.len() as u32;
+        let end = segment.bytes;
+        segment.ends.push(FrameEnd { end, topic, count: 0, message: true, notice: true });
+        segment.notices += 1;
+        segment.readers += self.idle;
+        self.idle = 0;
+        self.head += bytes.len() as u64;
         Ok(())
     }
 
@@ -236,12 +283,13 @@ impl Log {
         let mut at = 0;
         for frame in encoded.frames() {
             at += frame as u32;
-            ends.push(FrameEnd { end: at, topic, count, message: false });
+            ends.push(FrameEnd { end: at, topic, count, message: false, notice: false });
         }
         if let Some(last) = ends.last_mut() {
             last.message = true;
         }
-        let segment = Segment { start: self.head, bytes: at, readers: self.idle, body, ends };
+        let segment =
+            Segment { start: self.head, bytes: at, readers: self.idle, body, ends, notices: 0 };
         memory.held_bytes += segment.held_bytes() as u64;
         self.segments.push_back(segment);
     }
@@ -266,6 +314,7 @@ impl Log {
             readers: 0,
             body: Body::Chunk(lease),
             ends: memory.spare_ends.pop().unwrap_or_default(),
+            notices: 0,
         });
         Ok(())
     }
@@ -350,6 +399,11 @@ impl Log {
         Some(segment.slice(position, to))
     }
 
+    /// How many visits of at most `bytes_max` a reader at its beginning needs to its end.
+    pub fn visits(&self, bytes_max: usize) -> u32 {
+        self.segments.iter().map(|segment| segment.bytes.div_ceil(bytes_max as u32)).sum()
+    }
+
     /// How many messages end in `(from, to]`, both in one segment or at its ends.
     pub fn messages_between(&self, from: u64, to: u64) -> u64 {
         self.segment_index(from).map_or(0, |index| {
@@ -381,7 +435,7 @@ impl Log {
         self.segments.range(first..).flat_map(move |segment| {
             let offset = position.saturating_sub(segment.start).min(u64::from(u32::MAX)) as u32;
             let skip = segment.ends.partition_point(|e| e.end <= offset);
-            segment.ends[skip..].iter().copied().filter(|e| e.message)
+            segment.ends[skip..].iter().copied().filter(|e| e.message && !e.notice)
         })
     }
 

@@ -9,12 +9,14 @@ pub mod log;
 #[cfg(test)]
 mod model;
 pub mod names;
+pub mod pace;
+mod queues;
+mod repace;
 pub mod sweep;
 pub mod tally;
 
 use std::{
     borrow::Cow,
-    collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
 };
@@ -28,17 +30,16 @@ use crate::{
     census::Census,
     ids::{EntryId, LaneId, TopicId},
     publication::{Body, Format, Publication},
-    rules::{Kind, RuleId, Rules},
+    rules::{RuleId, Rules},
     topics::{
         history::Past,
         lane::{Lane, Member},
         log::LogMemory,
         names::{Full, Names},
+        pace::{Deadlines, RulePace},
+        queues::{Lines, Queues},
     },
 };
-
-/// Lanes with at most so many subscribers wait in the queue of the few.
-const FEW_SUBSCRIBERS_MAX: usize = 32;
 
 /// What appending a publication did.
 #[derive(Debug, Default)]
@@ -65,7 +66,7 @@ impl LagBounds {
     pub const NONE: Self = Self { bytes_max: u64::MAX, messages_max: u64::MAX };
 
     /// The smaller of both, each.
-    fn lower(&mut self, other: Self) {
+    pub fn lower(&mut self, other: Self) {
         self.bytes_max = self.bytes_max.min(other.bytes_max);
         self.messages_max = self.messages_max.min(other.messages_max);
     }
@@ -86,14 +87,16 @@ pub struct Topics {
     /// Lanes of Server-Sent Events.
     event_lanes: usize,
     rules: Rules,
-    /// The lag bounds of each rule.
-    lag: Vec<LagBounds>,
+    /// By rule.
+    paces: Vec<RulePace>,
     census: Arc<Census>,
-    /// Lanes with something to send, those of few subscribers and those of many; they take turns.
-    few: VecDeque<LaneId>,
-    many: VecDeque<LaneId>,
-    many_next: bool,
-    /// Publications appended on this shard.
+    /// Lanes with something to send.
+    lines: Lines,
+    /// The sampled entries' ticks.
+    ticks: Deadlines<EntryId>,
+    /// When topics are looked at whether they are silent for too long.
+    stale_checks: Deadlines<TopicId>,
+    /// Publications appended on this shard, and once more for each that a sampled entry showed.
     count: u64,
     interest_seeds: [RandomState; 2],
 }
@@ -113,7 +116,11 @@ impl Topics {
             messages_max: rule.lag_messages_max.unwrap_or(lag.messages_max),
         };
         Self {
-            lag: rules.iter().map(lag_of).collect(),
+            paces: (0..)
+                .map(RuleId)
+                .zip(rules.iter())
+                .map(|(id, rule)| RulePace::new(id, rule, lag_of(rule)))
+                .collect(),
             rules,
             names,
             memory: LogMemory::new(pool),
@@ -123,9 +130,9 @@ impl Topics {
             lanes_max: lanes_max as usize,
             event_lanes: 0,
             census,
-            few: VecDeque::new(),
-            many: VecDeque::new(),
-            many_next: false,
+            lines: Lines::default(),
+            ticks: Deadlines::default(),
+            stale_checks: Deadlines::default(),
             count: 0,
             interest_seeds: [RandomState::new(), RandomState::new()],
         }
@@ -166,43 +173,31 @@ impl Topics {
     pub fn publish(&mut self, id: TopicId, publication: &Publication, now_ns: u64) {
         self.count += 1;
         let publication = &*self.with_event(publication);
-        let rule = self.names.topic(id).rule;
+        let topic = self.names.topic(id);
+        let rule = topic.rule;
+        let (is_sampled, is_checked) = (topic.sampled > 0, topic.stale_check_ns > 0);
+        if is_sampled {
+            self.mark_dirty(id, now_ns);
+        }
+        let pace = &self.paces[usize::from(rule.0)];
+        if pace.stale_ns > 0 && !is_checked {
+            let check_ns = now_ns + pace.stale_ns;
+            self.names.topic_mut(id).stale_check_ns = check_ns;
+            self.stale_checks.set(check_ns, id);
+        }
         let past = Past { count: self.count, publication: publication.clone() };
         self.names.push(id, past, &self.rules.rule(rule).history, now_ns);
+        let mut queues = Queues { lines: &mut self.lines, appended: &mut self.appended };
         let topic = self.names.topic(id);
-        let kind = topic.kind;
-        let lag = self.lag[usize::from(rule.0)];
         for &entry in &topic.entries {
-            for &lane_id in &self.names.entry(entry).lanes {
+            let entry = self.names.entry(entry);
+            if is_sampled && entry.sampled.is_some() {
+                continue;
+            }
+            for &lane_id in &entry.lanes {
                 let lane = &mut self.lanes[lane_id.0 as usize];
-                match lane.append(publication, id, self.count, now_ns, &mut self.memory) {
-                    Ok(true) => {
-                        lane.lag.lower(lag);
-                        lane.only_values &= kind == Kind::Value;
-                        if lane.sweeping > 0 && topic.kind == Kind::Value {
-                            lane.away.add(rule, 1);
-                        }
-                        if !lane.awaiting.is_empty() && !std::mem::replace(&mut lane.awaited, true)
-                        {
-                            self.appended.awaited.push(lane_id);
-                        }
-                        if lane.is_pending() && !lane.queued {
-                            lane.queued = true;
-                            if lane.subscribers.len() > FEW_SUBSCRIBERS_MAX {
-                                self.many.push_back(lane_id);
-                            } else {
-                                self.few.push_back(lane_id);
-                            }
-                        }
-                        if !lane.lag_marks.is_empty() && !lane.judged && lane.worst_lag().is_some()
-                        {
-                            lane.judged = true;
-                            self.appended.lagging.push(lane_id);
-                        }
-                    }
-                    Ok(false) => {}
-                    Err(_) => self.appended.failed.push(lane_id),
-                }
+                let appended = lane.append(publication, id, self.count, now_ns, &mut self.memory);
+                queues.settle(lane_id, lane, appended, pace, now_ns);
             }
         }
     }
@@ -247,32 +242,39 @@ impl Topics {
         self.rules.rule(id)
     }
 
-    /// Puts a lane into its queue if it has something to send.
-    pub fn enqueue(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.get_mut(id.0 as usize) else { return };
-        if lane.queued || !lane.is_pending() {
-            return;
-        }
-        lane.queued = true;
-        if lane.subscribers.len() > FEW_SUBSCRIBERS_MAX {
-            self.many.push_back(id);
-        } else {
-            self.few.push_back(id);
-        }
+    /// What a rule says of publications' way into lanes.
+    pub fn pace(&self, id: RuleId) -> &RulePace {
+        &self.paces[usize::from(id.0)]
     }
 
-    /// Whether any lane has something to send.
+    /// Puts a lane into its queue if it has something to send, or sets the time at which it goes
+    /// there.
+    pub fn enqueue(&mut self, id: LaneId, now_ns: u64) {
+        let Some(lane) = self.lanes.get_mut(id.0 as usize) else { return };
+        self.lines.add(id, lane, now_ns);
+    }
+
+    /// The same for the sake of a subscriber that has room again.
+    pub fn enqueue_for(&mut self, id: LaneId, index: u32, now_ns: u64) {
+        if let Some(due_ns) = self.lanes[id.0 as usize].hurry(index, now_ns) {
+            self.lines.due.set(due_ns, id);
+        }
+        self.enqueue(id, now_ns);
+    }
+
+    /// Whether any lane has something to send now.
     pub fn has_pending(&self) -> bool {
-        !self.few.is_empty() || !self.many.is_empty()
+        !self.lines.few.is_empty() || !self.lines.many.is_empty()
     }
 
     /// Whose slice it is: one lane of many subscribers, or lanes of few, by turns. The lanes leave
     /// their queue; [`Self::enqueue`] puts back those that have more.
     pub fn slice(&mut self, lanes_max: usize, out: &mut Vec<LaneId>) {
         out.clear();
-        let many = if self.few.is_empty() { true } else { !self.many.is_empty() && self.many_next };
-        self.many_next = !many;
-        let (queue, most) = if many { (&mut self.many, 1) } else { (&mut self.few, lanes_max) };
+        let lines = &mut self.lines;
+        let many = lines.few.is_empty() || !lines.many.is_empty() && lines.many_next;
+        lines.many_next = !many;
+        let (queue, most) = if many { (&mut lines.many, 1) } else { (&mut lines.few, lanes_max) };
         while out.len() < most
             && let Some(id) = queue.pop_front()
         {
@@ -293,16 +295,16 @@ impl Topics {
             return;
         }
         lane.queued = true;
-        self.few.push_front(id);
+        self.lines.few.push_front(id);
     }
 
-    /// The entry of a name or pattern, made if need be. Without a lane it must be given back by
-    /// [`Names::release`].
+    /// The entry of a name or pattern at a pace (0: live), made if need be. Without a lane it must be
+    /// given back by [`Names::release`].
     ///
     /// # Errors
     /// There are as many patterns as may be.
-    pub fn entry_for(&mut self, pattern: &Pattern) -> Result<EntryId, Full> {
-        self.names.entry_for(pattern)
+    pub fn entry_for(&mut self, pattern: &Pattern, sample_ms: u32) -> Result<EntryId, Full> {
+        self.names.entry_for(pattern, sample_ms)
     }
 
     fn interest_hash<'a>(&self, entries: impl Iterator<Item = &'a EntryId>) -> u128 {
@@ -328,10 +330,17 @@ impl Topics {
         }
         let id = LaneId(self.lanes.vacant_key() as u32);
         let interest = entries.iter().map(|&entry| self.add_member(entry, id, format)).collect();
-        self.lanes.insert(Lane::new(format, interest, hash));
+        let mut lane = Lane::new(format, interest, hash);
+        lane.sampled = self.has_sampled(entries);
+        self.lanes.insert(lane);
         self.event_lanes += usize::from(format.body == Body::Sse);
         self.index_lane(id, hash);
         Ok(id)
+    }
+
+    /// Whether any of these entries is sampled.
+    pub fn has_sampled(&self, entries: &[EntryId]) -> bool {
+        entries.iter().any(|&entry| self.names.entry(entry).sampled.is_some())
     }
 
     fn find_lane(&self, hash: u128, entries: &[EntryId], format: Format) -> Option<LaneId> {
@@ -408,9 +417,12 @@ impl Topics {
                 self.remove_member(member, format);
             }
         }
+        let sampled = self.has_sampled(entries);
         let lane = &mut self.lanes[id.0 as usize];
         lane.interest_hash = hash;
+        lane.sampled = sampled;
         lane.lag = LagBounds::NONE;
+        lane.batch.every_ns = u64::MAX;
         self.index_lane(id, hash);
         true
     }
@@ -456,13 +468,13 @@ mod tests {
     use super::*;
     use crate::{
         publication::{self, Order, PayloadContent},
-        rules::Content,
+        rules::{Content, Kind},
         topics::names::TopicTerms,
     };
 
     fn subscribed(topics: &mut Topics, connection: u32) -> LaneId {
         let pattern = Pattern::parse("t").expect("a name");
-        let entry = topics.entry_for(&pattern).expect("room");
+        let entry = topics.entry_for(&pattern, 0).expect("room");
         let lane = topics.lane_for(&[entry], Format::RAW).expect("room");
         let index = topics.lane_mut(lane).0.join(connection, connection);
         topics.lane_mut(lane).0.hold(index, false);
@@ -522,7 +534,7 @@ mod tests {
             Arc::clone(&census),
         );
         let [a, b, all] = ["a", "b", ">"].map(|pattern| {
-            topics.entry_for(&Pattern::parse(pattern).expect("a pattern")).expect("room")
+            topics.entry_for(&Pattern::parse(pattern).expect("a pattern"), 0).expect("room")
         });
         let wanted = |name| !census.wanted(crate::home::topic_hash(1, name)).is_empty();
         let plain = topics.lane_for(&[a], Format::RAW).expect("room");

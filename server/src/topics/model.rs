@@ -13,7 +13,7 @@ use uringcast_ring::pool::Pool;
 use super::*;
 use crate::{
     publication::{self, Order, PayloadContent},
-    rules::{HistoryBounds, Overflow, TopicRule},
+    rules::{HistoryBounds, Kind, Overflow, TopicRule},
     topics::{
         names::TopicTerms,
         sweep::{Batch, Need, Owed, Piece, SWEEP_BATCH_BYTES, Sweep, SweepStep},
@@ -67,7 +67,7 @@ impl Bench {
         let (pool, census) = (Pool::unregistered(), Arc::default());
         let mut topics = Topics::new(names, pool, 10, lag, rules.clone(), census);
         let pattern = Pattern::parse(">").expect("right");
-        let entry = topics.entry_for(&pattern).expect("room");
+        let entry = topics.entry_for(&pattern, 0).expect("room");
         let lane = topics.lane_for(&[entry], Format::JSON).expect("room");
         topics.lane_mut(lane).0.sweeping += 1;
         let models = vec![Model::default(); dice.random_range(1..=30)];

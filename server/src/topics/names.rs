@@ -14,7 +14,10 @@ use crate::{
     ids::{EntryId, LaneId, TopicId},
     publication::Publication,
     rules::{Content, HistoryBounds, Kind, RuleId},
-    topics::history::{History, Past},
+    topics::{
+        history::{History, Past},
+        pace::Sampled,
+    },
 };
 
 /// A topic on this shard.
@@ -47,8 +50,12 @@ pub struct Topic {
     pub last_count: u64,
     /// When the last one was appended here, ns.
     pub last_ns: u64,
+    /// When it is looked at whether its subscribers are to be told that it is silent, ns; 0 for never.
+    pub stale_check_ns: u64,
     /// The entries that match it.
     pub entries: Vec<EntryId>,
+    /// How many of them are sampled; 0 for topics that are not of values.
+    pub sampled: u32,
     /// Epochs of before the process, whose numbers go on in this one.
     pub past_epochs: Option<Arc<[PastEpoch]>>,
 }
@@ -104,12 +111,29 @@ pub struct Entry {
     pub topics: Vec<TopicId>,
     /// The lanes whose interest it is part of.
     pub lanes: Vec<LaneId>,
+    /// Its pace; `None` for live.
+    pub sampled: Option<Box<Sampled>>,
 }
 
 impl Entry {
     /// The hash of the one name that it matches; `None` for a pattern.
     pub fn exact_hash(&self) -> Option<u64> {
         self.pattern.is_exact().then_some(self.hash)
+    }
+
+    /// The hash of its pattern.
+    pub fn name_hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The newest of value topics every so many ms; 0 for live.
+    pub fn sample_ms(&self) -> u32 {
+        self.sampled.as_ref().map_or(0, |sampled| sampled.ms)
+    }
+
+    /// When its tick is due, ns; 0 for never.
+    pub fn due_ns(&self) -> u64 {
+        self.sampled.as_ref().map_or(0, |sampled| sampled.due_ns)
     }
 }
 
@@ -261,16 +285,21 @@ impl Names {
 
     /// The same for a topic that its home has made already, whose bounds hold for all shards.
     pub fn create_ordered(&mut self, name: &str, hash: u64, terms: TopicTerms) -> TopicId {
-        let mut entries: Vec<_> = self.find_entry(name).into_iter().collect();
+        let mut entries: Vec<_> = self.entries_of(name).collect();
         entries.extend(
             self.patterns.iter().filter(|e| self.entries[e.0 as usize].pattern.matches(name)),
         );
         let key = self.topics.vacant_key() as u32;
         let id = TopicId(key);
+        let mut sampled_entries = 0;
         for entry in &entries {
-            let matched = &mut self.entries[entry.0 as usize].topics;
-            let at = matched.partition_point(|&other| other < id);
-            matched.insert(at, id);
+            let Entry { topics, sampled, .. } = &mut self.entries[entry.0 as usize];
+            let at = topics.partition_point(|&other| other < id);
+            topics.insert(at, id);
+            if let Some(sampled) = sampled {
+                sampled.insert(at);
+                sampled_entries += u32::from(terms.kind == Kind::Value);
+            }
         }
         self.topics.insert(Topic {
             name: name.into(),
@@ -286,8 +315,10 @@ impl Names {
             snapshot: None,
             last_count: 0,
             last_ns: 0,
+            stale_check_ns: 0,
             entries,
             past_epochs: None,
+            sampled: sampled_entries,
         });
         let topics = &self.topics;
         self.topics_by_name.insert_unique(hash, key, |&k| topics[k as usize].hash);
@@ -300,9 +331,12 @@ impl Names {
         self.last_bytes -= topic.last().map_or(0, |last| last.block_bytes() as u64);
         self.history_bytes -= topic.history.bytes();
         for entry in &topic.entries {
-            let matched = &mut self.entries[entry.0 as usize].topics;
-            if let Ok(at) = matched.binary_search(&id) {
-                matched.remove(at);
+            let Entry { topics, sampled, .. } = &mut self.entries[entry.0 as usize];
+            if let Ok(at) = topics.binary_search(&id) {
+                if let Some(sampled) = sampled {
+                    sampled.remove(at, |other| topics.binary_search(&other).ok());
+                }
+                topics.remove(at);
             }
         }
         if let Ok(found) = self.topics_by_name.find_entry(topic.hash, |&key| key == id.0) {
@@ -310,22 +344,28 @@ impl Names {
         }
     }
 
-    fn find_entry(&self, pattern: &str) -> Option<EntryId> {
+    fn find_entry(&self, pattern: &str, sample_ms: u32) -> Option<EntryId> {
+        self.entries_of(pattern).find(|&id| self.entry(id).sample_ms() == sample_ms)
+    }
+
+    /// The entries of a name or pattern, one for each pace at which someone is subscribed to it.
+    pub fn entries_of(&self, pattern: &str) -> impl Iterator<Item = EntryId> {
         let hash = self.hash(pattern);
         self.entries_by_name
-            .find(hash, |&key| {
+            .iter_hash(hash)
+            .filter(move |&&key| {
                 let entry = &self.entries[key as usize];
                 entry.hash == hash && entry.pattern.as_str() == pattern
             })
             .map(|&key| EntryId(key))
     }
 
-    /// The entry of a name or pattern, made if need be.
+    /// The entry of a name or pattern at a pace (0: live), made if need be.
     ///
     /// # Errors
     /// It is a new pattern and there are as many as may be.
-    pub fn entry_for(&mut self, pattern: &Pattern) -> Result<EntryId, Full> {
-        if let Some(id) = self.find_entry(pattern.as_str()) {
+    pub fn entry_for(&mut self, pattern: &Pattern, sample_ms: u32) -> Result<EntryId, Full> {
+        if let Some(id) = self.find_entry(pattern.as_str(), sample_ms) {
             return Ok(id);
         }
         let exact = pattern.is_exact();
@@ -342,17 +382,32 @@ impl Names {
             self.topics().filter(|(_, t)| pattern.matches(&t.name)).map(|(id, _)| id).collect()
         };
         for topic in &topics {
-            self.topics[topic.0 as usize].entries.push(id);
+            let topic = &mut self.topics[topic.0 as usize];
+            topic.entries.push(id);
+            topic.sampled += u32::from(sample_ms > 0 && topic.kind == Kind::Value);
         }
-        self.entries.insert(Entry { pattern: pattern.clone(), hash, topics, lanes: Vec::new() });
+        let counts = topics.iter().map(|id| self.topics[id.0 as usize].last_count);
+        let sampled = (sample_ms > 0).then(|| Box::new(Sampled::new(sample_ms, counts)));
+        let pattern = pattern.clone();
+        self.entries.insert(Entry { pattern, hash, topics, lanes: Vec::new(), sampled });
         let entries = &self.entries;
         self.entries_by_name.insert_unique(hash, key, |&k| entries[k as usize].hash);
         Ok(id)
     }
 
-    /// The entry of a name or pattern that someone is subscribed to.
-    pub fn entry_of(&self, pattern: &str) -> Option<EntryId> {
-        self.find_entry(pattern)
+    /// The entry of a name or pattern that someone is subscribed to at this pace (0: live).
+    pub fn entry_of(&self, pattern: &str, sample_ms: u32) -> Option<EntryId> {
+        self.find_entry(pattern, sample_ms)
+    }
+
+    /// An entry, if it exists still.
+    pub fn entry_if(&self, id: EntryId) -> Option<&Entry> {
+        self.entries.get(id.0 as usize)
+    }
+
+    /// A topic, and all entries to be changed.
+    pub(super) fn topic_and_entries(&mut self, id: TopicId) -> (&Topic, &mut Slab<Entry>) {
+        (&self.topics[id.0 as usize], &mut self.entries)
     }
 
     /// An entry that exists.
@@ -372,7 +427,9 @@ impl Names {
         }
         let entry = self.entries.remove(id.0 as usize);
         for topic in &entry.topics {
-            self.topics[topic.0 as usize].entries.retain(|&other| other != id);
+            let topic = &mut self.topics[topic.0 as usize];
+            topic.entries.retain(|&other| other != id);
+            topic.sampled -= u32::from(entry.sampled.is_some() && topic.kind == Kind::Value);
         }
         if let Ok(found) = self.entries_by_name.find_entry(entry.hash, |&key| key == id.0) {
             found.remove();

@@ -21,7 +21,7 @@ use crate::{
     ids::{LaneId, TopicId},
     publication::{Body, Format, Publication},
     rules::{Kind, Overflow, RuleId, SnapshotSource},
-    topics::{Topics, lane::Lane, names::Topic, tally::Tally},
+    topics::{Topics, lane::Lane, names::Topic, pace::View, tally::Tally},
 };
 
 /// A batch of a sweep ends when it has so many bytes.
@@ -266,10 +266,16 @@ impl Sweep {
         Some(&self.owed[at])
     }
 
-    /// How many parts of its round it tells apart.
-    #[cfg(test)]
-    pub(super) fn marks_count(&self) -> usize {
-        self.marks.len()
+    /// The count up to which everything of a value topic was sent that has no entry of its own.
+    pub fn seen(&self, topic: TopicId) -> u64 {
+        let mut from = self.at;
+        for mark in &self.marks {
+            if (from..mark.end).contains(&topic.0) {
+                return mark.seen;
+            }
+            from = if mark.end == u32::MAX { 0 } else { mark.end };
+        }
+        0
     }
 
     /// Of value topics everything up to `seen`, the shard's count, was sent or never will be; `away`
@@ -283,6 +289,12 @@ impl Sweep {
     /// Every event and delta topic, and value topics that begin in history.
     pub fn all_owed(&self) -> &[Owed] {
         &self.owed
+    }
+
+    /// How many parts of its round it tells apart.
+    #[cfg(test)]
+    pub(super) fn marks_count(&self) -> usize {
+        self.marks.len()
     }
 
     /// The memory it takes besides the batch that is on its way, bytes.
@@ -321,11 +333,11 @@ impl Topics {
                 if id.0 != sweep.at {
                     sweep.until = None;
                 }
-                let served = self.serve(lane.format, sweep, id, mark.seen, batch);
+                let served = self.serve(lane, sweep, id, mark.seen, batch);
                 let at = match served {
                     Served::Lost => {
-                        sweep.sent = sent_before;
                         batch.told.push((self.names.topic(id).rule, Told::Lost));
+                        sweep.sent = sent_before;
                         return SweepStep::Lost;
                     }
                     Served::Done | Served::ForNow if batch.bytes < SWEEP_BATCH_BYTES => {
@@ -391,13 +403,20 @@ impl Topics {
 
     fn serve(
         &self,
-        format: Format,
+        lane: &Lane,
         sweep: &mut Sweep,
         id: TopicId,
         seen: u64,
         batch: &mut Batch,
     ) -> Served {
+        let format = lane.format;
         let topic = self.names.topic(id);
+        if lane.sampled
+            && topic.kind == Kind::Value
+            && let Some(view) = self.view_in(lane, id).filter(|view| view.entry.is_some())
+        {
+            return serve_view(format, sweep, topic, (id, seen), view, batch);
+        }
         let found = sweep.owed.binary_search_by_key(&id, |owed| owed.topic);
         if topic.kind == Kind::Value && found.is_err() {
             if topic.last_count > seen
@@ -442,6 +461,36 @@ impl Topics {
         }
         served
     }
+}
+
+/// A sampled entry's topic: of it there is what was shown last, and nothing else.
+fn serve_view(
+    format: Format,
+    sweep: &mut Sweep,
+    topic: &Topic,
+    (id, seen): (TopicId, u64),
+    view: View<'_>,
+    batch: &mut Batch,
+) -> Served {
+    let found = sweep.owed.binary_search_by_key(&id, |owed| owed.topic).ok();
+    let owed = found.map(|at| sweep.owed.remove(at)).filter(|owed| owed.epoch == topic.epoch);
+    let Some(publication) = view.publication else { return Served::Done };
+    match owed {
+        Some(Owed { need: Need::Snapshot, .. }) => {
+            batch.told.push((topic.rule, Told::Snapshot));
+            batch.write(|out| publication.write_snapshot(out, format.body));
+        }
+        Some(owed) if owed.next > view.seq() => {}
+        None if view.at <= seen => {}
+        _ => {
+            batch.push(publication, format);
+            sweep.sent += 1;
+            if view.at > sweep.began {
+                sweep.shown.add(topic.rule, 1);
+            }
+        }
+    }
+    Served::Done
 }
 
 /// One topic's turn in a batch.
