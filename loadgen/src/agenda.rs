@@ -18,6 +18,8 @@ pub(crate) enum Errand {
     Leave,
     /// The close has not been answered.
     LeaveTimeout,
+    /// Read again.
+    Read,
 }
 
 /// A thread's errands, earliest first.

@@ -4,7 +4,7 @@
 
 use uringcast_protocol::topic_name::Pattern;
 
-use crate::crew::churners;
+use crate::crew::evenly;
 use crate::failure::Failure;
 use crate::flags::{AudienceFlags, Format};
 use crate::plan::{ClientPlan, Group, Role};
@@ -20,7 +20,8 @@ pub(crate) struct Audience {
 }
 
 impl Audience {
-    /// Shares the subscribers out over `interests`.
+    /// Shares the subscribers out over `interests`, each one pattern or several with commas between.
+    /// `deltas` are the topics of that kind; so many of the subscribers are slow.
     ///
     /// # Errors
     /// A pattern that is none, or that no topic of the run matches.
@@ -28,6 +29,8 @@ impl Audience {
         flags: &AudienceFlags,
         interests: &[String],
         topics: Vec<String>,
+        deltas: &[Pattern],
+        slow: u32,
     ) -> Result<Self, Failure> {
         let parse = |flag: &'static str, text: &String| {
             let right = "a topic or pattern, as in md.*.trade or md.>";
@@ -36,17 +39,23 @@ impl Audience {
         let values: Result<Vec<_>, _> =
             flags.value.iter().map(|text| parse("--value", text)).collect();
         let values = values?;
-        let kind = |topic: &String| match values.iter().any(|value| value.matches(topic)) {
-            true => StreamKind::Value,
-            false => StreamKind::Event,
+        let kind = |topic: &String| {
+            let is = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(topic));
+            match (is(deltas), is(&values)) {
+                (true, _) => StreamKind::Delta,
+                (false, true) => StreamKind::Value,
+                (false, false) => StreamKind::Event,
+            }
         };
         let streams = Streams { kinds: topics.iter().map(kind).collect(), names: topics };
         let mut audience =
             Self { groups: Vec::new(), interests: Vec::new(), clients: Vec::new(), streams };
         for (index, text) in interests.iter().enumerate() {
-            let pattern = parse("--interest", text)?;
+            let patterns = text.split(',').map(|part| parse("--interest", &part.to_owned()));
+            let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
             let names = &audience.streams.names;
-            let matches = |stream: usize| pattern.matches(&names[stream]);
+            let matches =
+                |stream: usize| patterns.iter().any(|pattern| pattern.matches(&names[stream]));
             if flags.subscribers > 0 && !(0..names.len()).any(matches) {
                 let first = names.first().map_or("", String::as_str);
                 let right = format!("a pattern that matches topics of this run, such as {first}");
@@ -56,13 +65,23 @@ impl Audience {
             let path = path(flags.format, text);
             audience.groups.push(flags.url.with_path(&path).group(Some(index as u16)));
         }
-        let churns = churners(flags.subscribers, flags.churn);
+        let slow = slow.min(flags.subscribers);
+        let is_slow = evenly(flags.subscribers, u64::from(slow));
+        let churning = f64::from(flags.subscribers) * flags.churn / 100.0;
+        // Among those who are not slow: every tenth and every hundredth would be the same ones.
+        let fast = flags.subscribers - slow;
+        let churns = evenly(fast, (churning.round() as u64).min(u64::from(fast)));
+        let mut fast_before = 0;
+        let mut role = |number: u32| {
+            if is_slow(number) {
+                return Role::Slow;
+            }
+            fast_before += 1;
+            Role::Subscriber { churns: churns(fast_before - 1) }
+        };
         let parts = interests.len().max(1) as u32;
         audience.clients = (0..flags.subscribers)
-            .map(|number| ClientPlan {
-                role: Role::Subscriber { churns: churns(number) },
-                group: (number % parts) as u16,
-            })
+            .map(|number| ClientPlan { role: role(number), group: (number % parts) as u16 })
             .collect();
         Ok(audience)
     }

@@ -125,12 +125,12 @@ impl Client {
 
     /// A subscriber whose deliveries are checked.
     pub(crate) fn is_checked(&self) -> bool {
-        matches!(self.role, Role::Subscriber { .. })
+        matches!(self.role, Role::Subscriber { .. } | Role::Slow)
     }
 
     /// A subscriber that stays from beginning to end.
     pub(crate) fn is_steady(&self) -> bool {
-        self.role == Role::Subscriber { churns: false }
+        matches!(self.role, Role::Subscriber { churns: false } | Role::Slow)
     }
 
     /// A subscriber that comes and goes.

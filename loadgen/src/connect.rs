@@ -10,7 +10,7 @@ use crate::flags::ConnectFlags;
 use crate::judge::Identify;
 use crate::plan::{ClientPlan, Role};
 use crate::report::Report;
-use crate::run::Timing;
+use crate::run::{DRAIN_MAX, Timing};
 use crate::spread::Spread;
 use crate::verify::Streams;
 
@@ -38,9 +38,13 @@ pub(crate) fn connect(flags: &ConnectFlags) -> Result<Report, Failure> {
             warmup: Duration::ZERO,
             duration: Some(flags.hold),
             grace: Duration::ZERO,
+            drain_max: DRAIN_MAX,
         },
         payload_bytes: None,
         spread: Spread::new(0),
+        books: None,
+        slow_bytes_per_s: 1,
+        server_buffer_bytes: 0,
         closed_loop: false,
     }
     .run(|_| Vec::new(), || Identify::Nothing)

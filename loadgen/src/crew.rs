@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::books::{BooksPlan, Follower};
 use crate::driver::{Sources, file_limit_raise};
 use crate::failure::Failure;
 use crate::flags::RunFlags;
@@ -34,6 +35,12 @@ pub(crate) struct Crew<'a> {
     pub(crate) spread: Spread,
     /// Publications wait for subscribers.
     pub(crate) closed_loop: bool,
+    /// Subscribers rebuild order books.
+    pub(crate) books: Option<Arc<BooksPlan>>,
+    /// What slow subscribers read, bytes per second.
+    pub(crate) slow_bytes_per_s: u64,
+    /// What the server's kernel may hold of a connection, bytes.
+    pub(crate) server_buffer_bytes: u64,
 }
 
 impl Crew<'_> {
@@ -63,6 +70,9 @@ impl Crew<'_> {
             });
             let ledger = Ledger::new(Arc::clone(&streams), Arc::clone(&interests), interest_of);
             let mut judge = Judge::new(ledger, identify(), self.payload_bytes, self.spread.clone());
+            if let Some(books) = &self.books {
+                judge.follower = Some(Box::new(Follower::new(books, &judge.ledger, &clients)));
+            }
             if self.closed_loop {
                 let steady = clients.iter().filter(|client| client.is_steady()).count();
                 judge.watch_seen(steady as u32);
@@ -79,6 +89,7 @@ impl Crew<'_> {
                 warmup_ns: self.timing.warmup.as_nanos() as u64,
                 deflate: self.flags.deflate,
                 seed: self.flags.seed,
+                slow_bytes_per_s: self.slow_bytes_per_s,
             };
             number_first += count;
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
@@ -87,7 +98,11 @@ impl Crew<'_> {
         let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
         let clients = &self.clients;
         let offered = self.flags.deflate;
-        Ok(Report::new(finished, &firsts, &streams, clients, self.timing, offered))
+        let has_books = self.books.is_some();
+        let mut report =
+            Report::new(finished, &firsts, &streams, clients, self.timing, offered, has_books);
+        report.add_slow(self.slow_bytes_per_s, self.server_buffer_bytes);
+        Ok(report)
     }
 
     /// As many receiving threads as asked for, or as the rings' tables of files make necessary.
@@ -126,6 +141,11 @@ fn origin(given: &[IpAddr], groups: &[Group]) -> Sources {
 /// Which of `subscribers` churn when `percent` of them shall: evenly spread.
 pub(crate) fn churners(subscribers: u32, percent: f64) -> impl Fn(u32) -> bool {
     let count = (f64::from(subscribers) * percent / 100.0).round() as u64;
+    evenly(subscribers, count)
+}
+
+/// Which of `subscribers` are taken when `count` of them shall: evenly spread.
+pub(crate) fn evenly(subscribers: u32, count: u64) -> impl Fn(u32) -> bool {
     let total = u64::from(subscribers.max(1));
     move |number| {
         let before = |number: u64| number * count / total;

@@ -13,6 +13,9 @@ use crate::run::RunError;
 /// What is printed to standard error before the end.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
+    /// Order books that can't be rebuilt, or not begun.
+    #[error("--books: {0}")]
+    Books(String),
     /// A file that was to be read.
     #[error("{}: {error}", path.display())]
     Read { path: PathBuf, error: std::io::Error },
@@ -40,7 +43,11 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage { .. } => 2,
-            Self::Read { .. } | Self::Run(_) | Self::Setup(_) | Self::Write { .. } => 1,
+            Self::Books(_)
+            | Self::Read { .. }
+            | Self::Run(_)
+            | Self::Setup(_)
+            | Self::Write { .. } => 1,
         })
     }
 }

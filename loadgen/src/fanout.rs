@@ -12,7 +12,7 @@ use crate::flags::FanoutFlags;
 use crate::judge::Identify;
 use crate::plan::{ClientPlan, Role, Schedule};
 use crate::report::Report;
-use crate::run::Timing;
+use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
 use crate::source::{Pace, Source, StampedSource};
 use crate::spread::Spread;
@@ -61,9 +61,13 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
             warmup: flags.warmup,
             duration: Some(flags.duration),
             grace: flags.run.grace,
+            drain_max: DRAIN_MAX,
         },
         payload_bytes,
         spread: Spread::new(publications / u64::from(publishers)),
+        books: None,
+        slow_bytes_per_s: 1,
+        server_buffer_bytes: 0,
         closed_loop: flags.outstanding.is_some(),
     }
     .run(|shared| sources(flags, shared), || Identify::Stamp(Finder::default()))

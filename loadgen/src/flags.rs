@@ -177,13 +177,49 @@ pub(crate) struct ReplayFlags {
     /// Publish all topics over one connection, as lines of JSON; default: a connection per topic
     #[arg(long)]
     pub(crate) lines: bool,
-    /// What each part of the subscribers gets
-    #[arg(long, value_name = "PATTERN", default_values_t = REPLAY_INTERESTS.map(str::to_owned))]
+    /// What each part of the subscribers gets, as PATTERN[,PATTERN…] [default: *.*.trade,
+    /// spot.BTCUSDT.>, usdm.BTCUSDT.bookTicker and spot.> in equal parts; with --books
+    /// *.*.depth,*.*.bookTicker for all]
+    #[arg(long, value_name = "PATTERNS")]
     pub(crate) interest: Vec<String>,
+    #[command(flatten)]
+    pub(crate) books: BooksFlags,
     #[command(flatten)]
     pub(crate) audience: AudienceFlags,
     #[command(flatten)]
     pub(crate) run: RunFlags,
+}
+
+/// Order books, of `replay`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BooksFlags {
+    /// Publish depth updates with pub_seq and snapshots, over one connection, and have every
+    /// subscriber rebuild the books (as JSON, subscribed with snapshot). The server needs to be new
+    /// and to know the kinds of topics: '*.*.depth:kind=delta', '*.*.bookTicker:kind=value'
+    #[arg(long)]
+    pub(crate) books: bool,
+    /// Topics of the kind `delta` on the server
+    #[arg(long, default_value = "*.*.depth", value_name = "PATTERN", requires = "books")]
+    pub(crate) delta: Vec<String>,
+    /// How often each book is published as a snapshot
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME", requires = "books")]
+    pub(crate) snapshot_every: Duration,
+    /// So many of the subscribers read slowly
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "books")]
+    pub(crate) slow: u32,
+    /// What each of them reads
+    #[arg(long, default_value = "5KB/s", value_parser = bytes_per_s, value_name = "BYTES/s", requires = "slow")]
+    pub(crate) slow_rate: u64,
+    /// What the server's kernel may hold of a slow connection: with the receive buffer it bounds
+    /// how old a value may be. The default is TCP_NOTSENT_LOWAT of 16 KiB and a send of 64 KiB
+    #[arg(long, default_value_t = 80 << 10, value_name = "BYTES", requires = "slow")]
+    pub(crate) server_buffer: u64,
+    /// Subscribers that leave and come back (--churn) resume where they were
+    #[arg(long, requires = "books")]
+    pub(crate) resume: bool,
+    /// The longest wait at the end, for slow subscribers to catch up
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration, value_name = "TIME", requires = "books")]
+    pub(crate) drain: Duration,
 }
 
 /// `loadgen synth`.
@@ -240,6 +276,18 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `5KB/s`, `300B/s`, `1MB/s` or a bare number of bytes per second.
+fn bytes_per_s(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    let units = [("KB", 1000), ("kB", 1000), ("MB", 1_000_000), ("B", 1)];
+    let found = units.iter().find_map(|(unit, factor)| Some((number.strip_suffix(unit)?, *factor)));
+    let (digits, factor) = found.unwrap_or((number, 1));
+    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
+        Some(bytes) if (100..=SLOW_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err("should be 100B/s to 100MB/s, as in 5KB/s".to_owned()),
+    }
+}
+
 fn payload_bytes(text: &str) -> Result<usize, String> {
     let least = crate::stamp::PAYLOAD_BYTES_MIN;
     match text.parse::<usize>() {
@@ -248,11 +296,13 @@ fn payload_bytes(text: &str) -> Result<usize, String> {
     }
 }
 
+const SLOW_MAX: u64 = 100_000_000;
 const RATE_MAX: f64 = 10_000_000.0;
 const SPEED_MAX: f64 = 1_000_000.0;
 /// All trades, one symbol, one topic, one folder of data set 1.
-const REPLAY_INTERESTS: [&str; 4] =
+pub(crate) const REPLAY_INTERESTS: [&str; 4] =
     ["*.*.trade", "spot.BTCUSDT.>", "usdm.BTCUSDT.bookTicker", "spot.>"];
+pub(crate) const BOOKS_INTERESTS: [&str; 1] = ["*.*.depth,*.*.bookTicker"];
 const SYNTH_INTERESTS: [&str; 4] = ["md.*.trade", "md.S0000.>", "md.S0000.bookTicker", "md.>"];
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 const EXAMPLES: &str = "\

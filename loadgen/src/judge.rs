@@ -5,11 +5,13 @@
 
 use std::collections::VecDeque;
 
+use crate::books::{Follower, Sort, words};
 use crate::recognizer::{Recognized, Recognizer};
 use crate::record::Recorder;
+use crate::report::Slowness;
 use crate::spread::Spread;
 use crate::stamp::Finder;
-use crate::verify::{Ledger, Verdict};
+use crate::verify::{Ledger, StreamKind, Verdict};
 
 /// One thread's judge.
 pub(crate) struct Judge {
@@ -21,6 +23,10 @@ pub(crate) struct Judge {
     /// What a payload must measure, bytes, where that is known.
     payload_bytes: Option<usize>,
     seen: Option<Seen>,
+    /// With --books.
+    pub(crate) follower: Option<Box<Follower>>,
+    /// What slow subscribers saw.
+    pub(crate) slowness: Slowness,
     /// The first error that the server announced in JSON.
     pub(crate) first_error: Option<String>,
 }
@@ -79,6 +85,8 @@ impl Judge {
             identify,
             payload_bytes,
             seen: None,
+            follower: None,
+            slowness: Slowness::default(),
             first_error: None,
         }
     }
@@ -94,7 +102,7 @@ impl Judge {
         let found = match &mut self.identify {
             Identify::Stamp(finder) => match finder.find(payload) {
                 Some(stamp) => (stamp.stream, stamp.number, stamp.intended_ns, stamp.sent_ns),
-                None => return self.other(payload),
+                None => return self.other(connection, payload),
             },
             Identify::Recorded(recognizer) => {
                 match recognizer.recognize(&self.ledger, connection, payload) {
@@ -106,8 +114,12 @@ impl Judge {
                         self.ledger.faults.misnamed += 1;
                         return;
                     }
-                    Recognized::Snapshot => return self.counts.snapshots += 1,
-                    Recognized::Unknown => return self.other(payload),
+                    Recognized::Snapshot { topic, seq, data, sent_ns } => {
+                        self.counts.snapshots += 1;
+                        let place = self.ledger.stream_of(topic).zip(Some(seq));
+                        return self.snapshot(connection, place, data, sent_ns.is_some());
+                    }
+                    Recognized::Unknown => return self.other(connection, payload),
                 }
             }
             Identify::Nothing => return self.aside(payload),
@@ -126,19 +138,95 @@ impl Judge {
         if self.ledger.observe(connection, stream, number) == Verdict::Faulty {
             return;
         }
+        if let Some(follower) = &mut self.follower {
+            follower.advanced(&self.ledger, connection, stream, number);
+            match follower.sort(connection) {
+                Sort::Steady => {}
+                // What it catches up with was not late but awaited.
+                Sort::Churning => return,
+                Sort::Slow => {
+                    let is_value = self.ledger.kind(stream) == StreamKind::Value;
+                    self.slowness.record.record(intended_ns, sent_ns, now_ns);
+                    if is_value {
+                        self.slowness.value(sent_ns, now_ns);
+                    }
+                    return;
+                }
+            }
+        }
         self.recorder.record(intended_ns, sent_ns, now_ns);
         if self.spread.wants(number) && self.recorder.window_ns.contains(&intended_ns) {
-            self.spread.note(stream, number, now_ns.saturating_sub(intended_ns));
+            self.spread.note(stream, number, connection, now_ns.saturating_sub(intended_ns));
         }
         if let (Some(seen), Some(expected)) = (&mut self.seen, expected) {
             seen.advance(expected, number);
         }
     }
 
+    #[cold]
+    fn snapshot(&mut self, connection: u32, place: Option<(u16, u64)>, data: &[u8], known: bool) {
+        match (&mut self.follower, place) {
+            (Some(follower), Some(place)) => {
+                follower.snapshot(&mut self.ledger, connection, place, data, known);
+            }
+            (Some(_), None) => self.ledger.faults.foreign += 1,
+            (None, _) => {}
+        }
+    }
+
+    /// What the connection has to send to subscribe; `None` if its URL says it.
+    pub(crate) fn subscription(&mut self, connection: u32) -> Option<String> {
+        Some(self.follower.as_mut()?.subscribe(&self.ledger, connection))
+    }
+
+    /// The connection has ended.
+    pub(crate) fn unsubscribed(&mut self, connection: u32) {
+        if let Some(follower) = &mut self.follower {
+            follower.left(connection);
+        }
+    }
+
+    /// Subscriptions without an answer.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.follower.as_ref().map_or(0, |follower| follower.unanswered())
+    }
+
+    /// The connection's subscription is without an answer.
+    pub(crate) fn is_unanswered(&self, connection: u32) -> bool {
+        self.follower.as_ref().is_some_and(|follower| follower.is_unanswered(connection))
+    }
+
+    /// Connections that come back go on where they were.
+    pub(crate) fn resumes(&self) -> bool {
+        self.follower.as_ref().is_some_and(|follower| follower.resumes())
+    }
+
+    /// Whether the connection has all there is.
+    pub(crate) fn is_complete(&self, connection: u32, published: impl Fn(u16) -> u64) -> bool {
+        let has_books = |follower: &Follower| follower.is_complete(&self.ledger, connection);
+        self.ledger.is_complete(connection, published)
+            && self.follower.as_deref().is_none_or(has_books)
+    }
+
+    /// The end of a connection's deliveries; its books are compared if it is still open.
+    pub(crate) fn settle(
+        &mut self,
+        connection: u32,
+        open: bool,
+        published: impl Fn(u16) -> u64 + Copy,
+    ) {
+        if let Some(follower) = &mut self.follower
+            && open
+        {
+            follower.settle(&self.ledger, connection, published);
+        }
+        self.ledger.settle(connection, published);
+    }
+
     /// A message to a connection that subscribes to nothing: a publisher's acknowledgements.
     pub(crate) fn aside(&mut self, payload: &[u8]) {
         if payload.starts_with(b"{\"op\":\"") {
-            self.other(payload);
+            self.other(0, payload);
         } else {
             self.counts.control_messages += 1;
         }
@@ -161,7 +249,7 @@ impl Judge {
 
     /// Not a publication: the JSON protocol's own words, or damage.
     #[cold]
-    fn other(&mut self, payload: &[u8]) {
+    fn other(&mut self, connection: u32, payload: &[u8]) {
         if !payload.starts_with(b"{\"op\":\"") {
             self.counts.messages += 1;
             self.ledger.faults.damaged += 1;
@@ -169,6 +257,12 @@ impl Judge {
         }
         self.counts.control_messages += 1;
         self.counts.gaps_announced += u64::from(payload.starts_with(b"{\"op\":\"gap\""));
+        if let Some(follower) = &mut self.follower
+            && let Some(word) = words::read(payload)
+            && follower.word(&mut self.ledger, connection, &word)
+        {
+            return;
+        }
         let has_error = memchr::memmem::find(payload, b"\"error\"").is_some();
         if has_error {
             self.counts.errors_announced += 1;

@@ -2,12 +2,13 @@
 //!
 //! Knows: the order of things. Must not know: details; see each module's first lines. What is
 //! planned ([`plan`]), sent ([`source`], [`stamp`]), received ([`worker`], [`client`],
-//! [`frames`], [`inflate`]), checked ([`judge`], [`verify`]), measured ([`record`], [`spread`]) and
+//! [`frames`], [`inflate`]), checked ([`judge`], [`verify`], [`books`]), measured ([`record`], [`spread`]) and
 //! told ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`]
 //! clocks.
 
 mod agenda;
 mod audience;
+mod books;
 mod client;
 mod clock;
 mod connect;

@@ -14,6 +14,8 @@ pub(crate) enum Role {
     Idle,
     /// Sends what its source has; the number is the source's index in its thread.
     Publisher(u16),
+    /// Receives and is checked, but reads only so many bytes a second.
+    Slow,
     /// Reads the answer to its upgrade and then never again.
     Stalled,
     /// Receives and is checked; one that churns leaves and comes back all the time.
@@ -32,12 +34,12 @@ pub(crate) struct ClientPlan {
 impl ClientPlan {
     /// A subscriber whose deliveries are checked.
     pub(crate) fn is_checked(&self) -> bool {
-        matches!(self.role, Role::Subscriber { .. })
+        matches!(self.role, Role::Subscriber { .. } | Role::Slow)
     }
 
     /// A subscriber that stays from beginning to end.
     pub(crate) fn is_steady(&self) -> bool {
-        self.role == Role::Subscriber { churns: false }
+        matches!(self.role, Role::Subscriber { churns: false } | Role::Slow)
     }
 }
 
@@ -77,6 +79,8 @@ pub(crate) struct WorkerPlan {
     pub(crate) deflate: bool,
     /// For masks, churn and handshake keys.
     pub(crate) seed: u64,
+    /// What slow connections read, bytes per second; at least 1.
+    pub(crate) slow_bytes_per_s: u64,
 }
 
 /// An absolute schedule: the publications of all publishers are evenly spaced in time, and each

@@ -94,11 +94,12 @@ enum Rank {
 
 /// What a message was recognised as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recognized {
+pub(crate) enum Recognized<'m> {
     /// None of ours.
     Unknown,
-    /// The last value, asked for with the subscription: no delivery of its own.
-    Snapshot,
+    /// The last value or a publisher's snapshot, asked for with the subscription: no delivery of
+    /// its own. `sent_ns`: when the message with this text and number was published, if one was.
+    Snapshot { topic: &'m [u8], seq: u64, data: &'m [u8], sent_ns: Option<u64> },
     /// A publication.
     Publication { stream: u16, number: u64, intended_ns: u64, sent_ns: u64 },
     /// The payload is a publication's, but its wrapper names another topic or sequence number.
@@ -122,19 +123,21 @@ impl Recognizer {
 
     /// What the message is, to this connection.
     #[inline]
-    pub(crate) fn recognize(
+    pub(crate) fn recognize<'m>(
         &mut self,
         ledger: &Ledger,
         connection: u32,
-        message: &[u8],
-    ) -> Recognized {
+        message: &'m [u8],
+    ) -> Recognized<'m> {
         let Some(wrapper) =
             (if self.json { Wrapper::cut(message) } else { Some(Wrapper::none(message)) })
         else {
             return Recognized::Unknown;
         };
-        if wrapper.snapshot {
-            return Recognized::Snapshot;
+        if wrapper.snapshot
+            && let Some((topic, seq)) = wrapper.name
+        {
+            return self.snapshot(topic, seq, wrapper.data);
         }
         let rank = |message: &Message| {
             let (stream, number) = (message.stream, u64::from(message.number));
@@ -168,6 +171,28 @@ impl Recognizer {
             None => sent_ns,
         };
         Recognized::Publication { stream, number, intended_ns, sent_ns }
+    }
+
+    /// The server gives the first publication of every topic the number 1.
+    pub(crate) fn begin_with_one(&mut self) {
+        self.seq_base.fill(Some(1));
+    }
+
+    #[cold]
+    fn snapshot<'m>(&self, topic: &'m [u8], seq: u64, data: &'m [u8]) -> Recognized<'m> {
+        let recording = &self.catalogue.recording;
+        let is_it = |message: &Message| {
+            let stream = usize::from(message.stream);
+            recording.topics[stream].as_bytes() == topic
+                && self.seq_base[stream].is_none_or(|base| base + u64::from(message.number) == seq)
+        };
+        let rank = |message: &Message| if is_it(message) { Rank::Due } else { Rank::Foreign };
+        let index = self.catalogue.find(data, rank);
+        let sent_ns = index
+            .filter(|&index| is_it(&recording.messages[index as usize]))
+            .map(|index| self.catalogue.sent_ns[index as usize].load(Ordering::Acquire))
+            .filter(|&sent_ns| sent_ns > 0);
+        Recognized::Snapshot { topic, seq, data, sent_ns }
     }
 
     /// The server's numbers of a topic rise with ours, one by one.
@@ -285,7 +310,7 @@ mod tests {
     #[test]
     fn the_wrapper_must_name_the_topic_and_its_number() {
         let (mut recognizer, ledger) = setting(LINES, true);
-        let mut recognize = |text: &str| recognizer.recognize(&ledger, 0, text.as_bytes());
+        let mut recognize = |text: &'static str| recognizer.recognize(&ledger, 0, text.as_bytes());
         let found = recognize(r#"{"topic":"b","seq":45,"ts":12,"data":{"x":2}}"#);
         assert!(matches!(found, Recognized::Publication { stream: 1, number: 0, .. }));
         let found = recognize(r#"{"topic":"b","seq":46,"ts":12,"data":{"x":2}}"#);
@@ -293,7 +318,8 @@ mod tests {
         let found = recognize(r#"{"topic":"a","seq":45,"ts":12,"data":{"x":2}}"#);
         assert_eq!(found, Recognized::Misnamed);
         let found = recognize(r#"{"topic":"a","seq":7,"ts":12,"snapshot":true,"data":{"x":1}}"#);
-        assert_eq!(found, Recognized::Snapshot);
+        let data = br#"{"x":1}"#;
+        assert_eq!(found, Recognized::Snapshot { topic: b"a", seq: 7, data, sent_ns: None });
         for text in ["", "{", r#"{"topic":"a"#, r#"{"topic":"a","seq":1,"ts":1,"data":{"x":1}"#] {
             assert_eq!(recognize(text), Recognized::Unknown, "{text}");
         }

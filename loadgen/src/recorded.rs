@@ -5,7 +5,8 @@
 //! * `<ns since 1970> {"stream":"btcusdt@trade","data":{…}}`: recorded as received. The topic is
 //!   `<folder>.<SYMBOL>.<stream>` with the name of the file's folder, `spot.BTCUSDT.trade`; the
 //!   payload is the value of `data`, byte for byte. Lines without the wrapper (snapshots fetched
-//!   over REST, which name no symbol) are skipped and counted.
+//!   over REST, which name no symbol) are no messages: they are counted, and kept by the folder and
+//!   symbol of the file's messages.
 //! * `{"topic":"a.b","data":…,"ts":…}`: `ts` in µs since 1970; without it the line belongs to the
 //!   time of the line before.
 //!
@@ -32,6 +33,8 @@ pub(crate) struct Recording {
     payloads: Vec<u8>,
     /// Lines that hold no message.
     pub(crate) skipped: u64,
+    /// Of these, JSON without a wrapper: `<folder>.<SYMBOL>` of the file, and the text.
+    pub(crate) unwrapped: Vec<(String, String)>,
 }
 
 /// One message.
@@ -125,6 +128,7 @@ impl Recording {
         let mut line = 0;
         let mut text = String::new();
         let mut last_ns = 0;
+        let (mut prefix, unwrapped_first) = (String::new(), self.unwrapped.len());
         let read = |line| move |error| RecordedError::Read { line, error };
         let mut reader = open(path).map_err(read(0))?;
         let folder = path
@@ -137,6 +141,9 @@ impl Recording {
             line += 1;
             let mut limited = reader.by_ref().take(LINE_BYTES_MAX);
             if limited.read_line(&mut text).map_err(read(line))? == 0 {
+                for (of, _) in &mut self.unwrapped[unwrapped_first..] {
+                    of.clone_from(&prefix);
+                }
                 return Ok(());
             }
             if text.len() as u64 == LINE_BYTES_MAX {
@@ -145,9 +152,19 @@ impl Recording {
             }
             let wrong = |what: String| RecordedError::Line { line, what };
             match take_apart(text.trim_end(), &folder, last_ns).map_err(wrong)? {
-                None => self.skipped += 1,
-                Some((at_ns, topic, payload)) => {
+                Line::Empty => self.skipped += 1,
+                Line::Unwrapped(json) => {
+                    self.skipped += 1;
+                    if self.unwrapped.len() < UNWRAPPED_MAX {
+                        self.unwrapped.push((String::new(), json.to_owned()));
+                    }
+                }
+                Line::Message(at_ns, topic, payload) => {
                     last_ns = at_ns;
+                    if prefix.is_empty() {
+                        let end = topic.rfind('.').unwrap_or(0);
+                        topic[..end].clone_into(&mut prefix);
+                    }
                     self.add(at_ns, topic, payload.as_bytes(), topics)?;
                 }
             }
@@ -188,39 +205,44 @@ fn open(path: &Path) -> std::io::Result<Box<dyn std::io::BufRead>> {
     Ok(Box::new(file))
 }
 
-/// Time, topic and payload of a line; `None` if it has none of ours.
-#[expect(clippy::type_complexity, reason = "three parts of one line, used in one place")]
-fn take_apart<'a>(
-    line: &'a str,
-    folder: &str,
-    last_ns: u64,
-) -> Result<Option<(u64, Cow<'a, str>, &'a str)>, String> {
+/// A line taken apart.
+enum Line<'a> {
+    Empty,
+    /// JSON that names no topic.
+    Unwrapped(&'a str),
+    /// Time, topic and payload.
+    Message(u64, Cow<'a, str>, &'a str),
+}
+
+fn take_apart<'a>(line: &'a str, folder: &str, last_ns: u64) -> Result<Line<'a>, String> {
     if line.is_empty() {
-        return Ok(None);
+        return Ok(Line::Empty);
     }
     if line.starts_with('{') {
         let plain: Plain<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
         validate_name(&plain.topic).map_err(|error| format!("topic: {error}"))?;
         let at_ns = plain.ts.map_or(last_ns, |ts_us| ts_us.saturating_mul(1000));
-        return Ok(Some((at_ns, plain.topic, plain.data.get())));
+        return Ok(Line::Message(at_ns, plain.topic, plain.data.get()));
     }
     let (time, json) = line.split_once(' ').ok_or("should be `<ns> <json>` or `{\"topic\",…}`")?;
     let at_ns = time.parse().map_err(|_| format!("`{time}` should be nanoseconds"))?;
     let Ok(wrapped) = serde_json::from_str::<Wrapped<'_>>(json) else {
         // No wrapper, but it must be JSON at least.
         serde_json::from_str::<&RawValue>(json).map_err(|error| error.to_string())?;
-        return Ok(None);
+        return Ok(Line::Unwrapped(json));
     };
     let mut parts = wrapped.stream.split('@');
     let (symbol, kind) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let topic = format!("{folder}.{}.{kind}", symbol.to_uppercase());
     validate_name(&topic).map_err(|error| format!("topic {topic}: {error}"))?;
-    Ok(Some((at_ns, Cow::Owned(topic), wrapped.data.get())))
+    Ok(Line::Message(at_ns, Cow::Owned(topic), wrapped.data.get()))
 }
 
 const GZIP_MAGIC: [u8; 2] = [0x1F, 0x8B];
 /// The longest line, bytes.
 const LINE_BYTES_MAX: u64 = 16 << 20;
+/// Lines without a wrapper that are kept.
+const UNWRAPPED_MAX: usize = 1024;
 /// Topics in a run.
 pub(crate) const TOPICS_MAX: usize = 65_000;
 
@@ -270,6 +292,8 @@ mod tests {
         .map(|(at, stream, number, payload)| (at, stream, number, payload.to_owned()));
         assert_eq!(told, expected);
         assert_eq!((recording.skipped, recording.span_ns()), (2, 2000));
+        let unwrapped = ("spot.BTCUSDT".to_owned(), "{\"lastUpdateId\":1}".to_owned());
+        assert_eq!(recording.unwrapped, [unwrapped]);
         let broken = folder.join("c");
         std::fs::write(&broken, "1 {\"stream\":\"a@b\",\"data\":1}\nnonsense\n").expect("written");
         let (_, error) = Recording::load(&[broken]).expect_err("refused");

@@ -8,18 +8,20 @@ use std::sync::Arc;
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::Rng as _;
 use uringcast_protocol::Opcode;
+use uringcast_protocol::topic_name::Pattern;
 use uringcast_protocol::writer::write_message;
 
 use crate::audience::Audience;
+use crate::books::{BooksPlan, Market, PublishersBooks, publish_first};
 use crate::crew::Crew;
 use crate::failure::Failure;
-use crate::flags::{Format, ReplayFlags};
+use crate::flags::{BOOKS_INTERESTS, BooksFlags, Format, REPLAY_INTERESTS, ReplayFlags};
 use crate::judge::Identify;
 use crate::plan::{ClientPlan, Role};
 use crate::recognizer::{Catalogue, Recognizer};
 use crate::recorded::{RecordedError, Recording};
 use crate::report::Report;
-use crate::run::Timing;
+use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
 use crate::source::{NEVER, SEND_BYTES_MAX, Source, Tally, masks};
 use crate::spread::Spread;
@@ -29,6 +31,76 @@ use crate::spread::Spread;
 /// # Errors
 /// [`Failure`].
 pub(crate) fn replay(flags: &ReplayFlags) -> Result<Report, Failure> {
+    let recording = load(flags)?;
+    let market = flags.books.books.then(|| market(&flags.books, &recording)).transpose()?;
+    let audience = audience(flags, &recording.topics)?;
+    if let Some(market) = &market {
+        let topics = &recording.topics;
+        publish_first(&flags.audience.publish_url, market, topics)
+            .map_err(|error| Failure::Books(error.to_string()))?;
+    }
+    let catalogue = Arc::new(Catalogue::new(recording, flags.speed));
+    let (mut groups, mut clients) = (audience.groups, audience.clients);
+    let parts = parts(&catalogue.recording, flags.lines || market.is_some());
+    for (number, part) in parts.iter().enumerate() {
+        clients
+            .push(ClientPlan { role: Role::Publisher(number as u16), group: groups.len() as u16 });
+        let path = part.path(&catalogue.recording, market.is_some());
+        groups.push(flags.audience.publish_url.with_path(&path).group(None));
+    }
+    let longest = parts.iter().map(|part| part.messages.len()).max().unwrap_or(0) as u64;
+    let timing = Timing {
+        warmup: flags.warmup,
+        duration: flags.duration,
+        grace: flags.run.grace,
+        drain_max: if flags.books.slow > 0 { flags.books.drain } else { DRAIN_MAX },
+    };
+    let json = flags.audience.format == Format::Json || market.is_some();
+    let books = market.as_ref().map(|market| {
+        Arc::new(BooksPlan { market: Arc::clone(market), resume: flags.books.resume })
+    });
+    let shared_by_judges = std::cell::OnceCell::new();
+    Crew {
+        flags: &flags.run,
+        groups,
+        clients,
+        interests: audience.interests,
+        streams: audience.streams,
+        timing,
+        payload_bytes: None,
+        spread: Spread::new(longest),
+        closed_loop: false,
+        books,
+        slow_bytes_per_s: flags.books.slow_rate,
+        server_buffer_bytes: flags.books.server_buffer,
+    }
+    .run(
+        |shared| {
+            shared_by_judges.get_or_init(|| Arc::clone(shared));
+            let source = |part: Part| -> Box<dyn Source> {
+                let books = market.as_ref().map(|market| {
+                    PublishersBooks::new(market, flags.books.snapshot_every.as_nanos() as u64)
+                });
+                let (catalogue, shared) = (Arc::clone(&catalogue), Arc::clone(shared));
+                Box::new(RecordedSource::new(catalogue, shared, part, books))
+            };
+            parts.into_iter().map(source).collect()
+        },
+        || match shared_by_judges.get() {
+            Some(shared) => {
+                let (catalogue, shared) = (Arc::clone(&catalogue), Arc::clone(shared));
+                let mut recognizer = Recognizer::new(catalogue, shared, json);
+                if flags.books.books {
+                    recognizer.begin_with_one();
+                }
+                Identify::Recorded(recognizer)
+            }
+            None => Identify::Nothing,
+        },
+    )
+}
+
+fn load(flags: &ReplayFlags) -> Result<Recording, Failure> {
     let recording = Recording::load(&flags.files).map_err(|(path, error)| {
         let error = match error {
             RecordedError::Read { error, .. } => error,
@@ -45,52 +117,44 @@ pub(crate) fn replay(flags: &ReplayFlags) -> Result<Report, Failure> {
             recording.skipped
         );
     }
-    let audience = Audience::new(&flags.audience, &flags.interest, recording.topics.clone())?;
-    let catalogue = Arc::new(Catalogue::new(recording, flags.speed));
-    let (mut groups, mut clients) = (audience.groups, audience.clients);
-    let parts = parts(&catalogue.recording, flags.lines);
-    for (number, part) in parts.iter().enumerate() {
-        let path = match part.topic {
-            Some(stream) => {
-                format!("/publish/{}", catalogue.recording.topics[usize::from(stream)])
-            }
-            None => "/publish".to_owned(),
-        };
-        let group = groups.len() as u16;
-        groups.push(flags.audience.publish_url.with_path(&path).group(None));
-        clients.push(ClientPlan { role: Role::Publisher(number as u16), group });
+    Ok(recording)
+}
+
+fn audience(flags: &ReplayFlags, topics: &[String]) -> Result<Audience, Failure> {
+    let books = &flags.books;
+    if books.slow > flags.audience.subscribers {
+        let right = format!("at most --subscribers, {}", flags.audience.subscribers);
+        return Err(Failure::usage("--slow", books.slow, &right));
     }
-    let longest = parts.iter().map(|part| part.messages.len()).max().unwrap_or(0) as u64;
-    let timing = Timing { warmup: flags.warmup, duration: flags.duration, grace: flags.run.grace };
-    let json = flags.audience.format == Format::Json;
-    let shared_by_judges = std::cell::OnceCell::new();
-    Crew {
-        flags: &flags.run,
-        groups,
-        clients,
-        interests: audience.interests,
-        streams: audience.streams,
-        timing,
-        payload_bytes: None,
-        spread: Spread::new(longest),
-        closed_loop: false,
+    let own: &[&str] = if books.books { &BOOKS_INTERESTS } else { &REPLAY_INTERESTS };
+    let own: Vec<_> = own.iter().map(|&text| text.to_owned()).collect();
+    let interests = if flags.interest.is_empty() { &own } else { &flags.interest };
+    let deltas = if books.books { deltas(books)? } else { Vec::new() };
+    let mut audience =
+        Audience::new(&flags.audience, interests, topics.to_vec(), &deltas, books.slow)?;
+    if books.books {
+        // What is subscribed to is said once connected: where to resume does not fit a URL.
+        let plain = flags.audience.url.with_path("/ws");
+        for (index, group) in audience.groups.iter_mut().enumerate() {
+            *group = plain.group(Some(index as u16));
+        }
     }
-    .run(
-        |shared| {
-            shared_by_judges.get_or_init(|| Arc::clone(shared));
-            let source = |part: Part| -> Box<dyn Source> {
-                Box::new(RecordedSource::new(Arc::clone(&catalogue), Arc::clone(shared), part))
-            };
-            parts.into_iter().map(source).collect()
-        },
-        || match shared_by_judges.get() {
-            Some(shared) => {
-                let (catalogue, shared) = (Arc::clone(&catalogue), Arc::clone(shared));
-                Identify::Recorded(Recognizer::new(catalogue, shared, json))
-            }
-            None => Identify::Nothing,
-        },
-    )
+    Ok(audience)
+}
+
+fn deltas(flags: &BooksFlags) -> Result<Vec<Pattern>, Failure> {
+    let right = "a topic or pattern, as in *.*.depth";
+    let parse =
+        |text: &String| Pattern::parse(text).map_err(|_| Failure::usage("--delta", text, right));
+    flags.delta.iter().map(parse).collect()
+}
+
+fn market(flags: &BooksFlags, recording: &Recording) -> Result<Arc<Market>, Failure> {
+    let deltas = deltas(flags)?;
+    let is_book = |topic: &str| deltas.iter().any(|delta| delta.matches(topic));
+    let market =
+        Market::new(recording, is_book).map_err(|error| Failure::Books(error.to_string()))?;
+    Ok(Arc::new(market))
 }
 
 /// What one connection publishes.
@@ -99,6 +163,17 @@ struct Part {
     topic: Option<u16>,
     /// Indices of messages, in order.
     messages: Vec<u32>,
+}
+
+impl Part {
+    /// Where it is published.
+    fn path(&self, recording: &Recording, asks_for_answers: bool) -> String {
+        match self.topic {
+            Some(stream) => format!("/publish/{}", recording.topics[usize::from(stream)]),
+            None if asks_for_answers => "/publish?ack=1".to_owned(),
+            None => "/publish".to_owned(),
+        }
+    }
 }
 
 fn parts(recording: &Recording, lines: bool) -> Vec<Part> {
@@ -126,13 +201,19 @@ struct RecordedSource {
     masks: Pcg32,
     line: Vec<u8>,
     tally: Tally,
+    books: Option<PublishersBooks>,
 }
 
 impl RecordedSource {
-    fn new(catalogue: Arc<Catalogue>, shared: Arc<Shared>, part: Part) -> Self {
+    fn new(
+        catalogue: Arc<Catalogue>,
+        shared: Arc<Shared>,
+        part: Part,
+        books: Option<PublishersBooks>,
+    ) -> Self {
         let masks = masks(part.topic.map_or(u64::MAX, u64::from));
         let (line, tally) = (Vec::new(), Tally::default());
-        Self { catalogue, shared, part, next: 0, masks, line, tally }
+        Self { catalogue, shared, part, next: 0, masks, line, tally, books }
     }
 
     /// When the n-th of its messages is due; [`NEVER`] after the last or after the run's end.
@@ -156,7 +237,12 @@ impl RecordedSource {
             let topic = &recording.topics[usize::from(message.stream)];
             self.line.clear();
             // Writing to a vector can't fail; topics need no escapes.
-            let _ = write!(self.line, "{{\"topic\":\"{topic}\",\"data\":");
+            let _ = write!(self.line, "{{\"topic\":\"{topic}\",");
+            let books = self.books.as_mut();
+            if let Some(update_id) = books.and_then(|books| books.apply(message)) {
+                let _ = write!(self.line, "\"pub_seq\":{update_id},");
+            }
+            self.line.extend_from_slice(b"\"data\":");
             self.line.extend_from_slice(payload);
             self.line.push(b'}');
             payload = &self.line;
@@ -168,12 +254,28 @@ impl RecordedSource {
 
 impl Source for RecordedSource {
     fn due_ns(&mut self, now_ns: u64) -> u64 {
-        self.intended_ns(self.next, now_ns)
+        let due_ns = self.intended_ns(self.next, now_ns);
+        match &self.books {
+            // With the last message snapshots end as well.
+            Some(books) if due_ns != NEVER => due_ns.min(books.due_ns(self.shared.start_ns())),
+            _ => due_ns,
+        }
     }
 
     fn fill(&mut self, now_ns: u64, out: &mut Vec<u8>) {
         while out.len() < SEND_BYTES_MAX {
             let intended_ns = self.intended_ns(self.next, now_ns);
+            if let Some(books) = &mut self.books
+                && intended_ns != NEVER
+                && books.due_ns(self.shared.start_ns()) <= now_ns.min(intended_ns)
+            {
+                if let Some(line) = books.snapshot(&self.catalogue.recording.topics) {
+                    let mask = self.masks.next_u32().to_ne_bytes();
+                    write_message(out, Opcode::Text, &line, Some(mask));
+                    self.tally.snapshots += 1;
+                }
+                continue;
+            }
             if intended_ns > now_ns {
                 break;
             }

@@ -35,6 +35,8 @@ pub(crate) struct Timing {
     pub(crate) duration: Option<Duration>,
     /// Waiting at the end, without a delivery.
     pub(crate) grace: Duration,
+    /// Waiting at the end at most, however much still arrives.
+    pub(crate) drain_max: Duration,
 }
 
 /// What came of it.
@@ -106,7 +108,7 @@ pub(crate) fn run(
         let (begin, end, wall_ns) = run.publish(timing, pid)?;
         window_ns = wall_ns;
         server = begin.zip(end);
-        incomplete = !run.drain(timing.grace);
+        incomplete = !run.drain(timing);
     }
     shared.set_phase(Phase::Closing);
     let outcomes = join(threads)?;
@@ -285,10 +287,11 @@ impl Run<'_> {
     }
 
     /// Waits for what is on its way; false if it has not all come.
-    fn drain(&self, grace: Duration) -> bool {
-        let deadline_ns = now_ns() + DRAIN_NS_MAX;
+    fn drain(&self, timing: Timing) -> bool {
+        let Timing { grace, drain_max, .. } = timing;
+        let deadline_ns = now_ns() + drain_max.as_nanos() as u64;
         let figures = || {
-            let received = self.shared.sum(|progress| &progress.received);
+            let received = self.shared.sum(|progress| &progress.received_bytes);
             (received, self.shared.published_total())
         };
         let mut last = (figures(), now_ns());
@@ -336,4 +339,4 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// The shortest window, ns.
 const LEAST_NS: u64 = 100 * NANOS_PER_MILLI;
 /// However much still arrives, waiting at the end takes no longer.
-const DRAIN_NS_MAX: u64 = 60 * NANOS_PER_SECOND;
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(60);

@@ -45,6 +45,8 @@ pub(crate) struct Progress {
     pub(crate) failed: AtomicU64,
     /// Messages received.
     pub(crate) received: AtomicU64,
+    /// Bytes received, of unfinished messages too.
+    pub(crate) received_bytes: AtomicU64,
     /// Publishers that have something left to send.
     pub(crate) publishing: AtomicU64,
     /// Every connection has got everything, as of the last look in the draining phase.
@@ -136,6 +138,7 @@ impl Progress {
             open: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
             publishing: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             seen_by_all: AtomicU64::new(u64::MAX),

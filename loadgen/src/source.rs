@@ -40,6 +40,8 @@ pub(crate) struct Tally {
     pub(crate) late_ns_max: u64,
     /// Due, and never sent: the server did not take them.
     pub(crate) unsent: u64,
+    /// Snapshots of order books given to the kernel, none of them among the above.
+    pub(crate) snapshots: u64,
 }
 
 impl Tally {
@@ -57,6 +59,7 @@ impl Tally {
         self.late += other.late;
         self.late_ns_max = self.late_ns_max.max(other.late_ns_max);
         self.unsent += other.unsent;
+        self.snapshots += other.snapshots;
     }
 }
 

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Spread {
     /// Numbers with none of these bits set are sampled.
     mask: u64,
-    /// (stream, number) → latencies, µs.
-    samples: BTreeMap<(u16, u64), Vec<u32>>,
+    /// (stream, number) → latency, µs, and connection, in the order of arrival.
+    samples: BTreeMap<(u16, u64), Vec<(u32, u32)>>,
     /// Latencies held.
     count: usize,
 }
@@ -34,6 +34,23 @@ pub(crate) struct SpreadSummary {
     pub(crate) last_us_max: u32,
 }
 
+/// Each subscriber's mean place in the order in which a publication is delivered, over the sampled
+/// publications: 0 is always the first, 1 always the last, 0.5 the mean of all.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Fairness {
+    pub(crate) subscribers: usize,
+    /// Of the subscriber that is served earliest.
+    pub(crate) mean_place_min: f64,
+    /// And latest.
+    pub(crate) mean_place_max: f64,
+    /// From the one to the other.
+    pub(crate) mean_place_spread: f64,
+    pub(crate) mean_place_stddev: f64,
+    /// The fewest publications that a subscriber's mean is of: with n of them chance alone makes a
+    /// standard deviation of 0.29 / √n.
+    pub(crate) samples_min: u32,
+}
+
 impl Spread {
     /// Samples so that about [`SAMPLES`] publications of `publications` are taken.
     pub(crate) fn new(publications: u64) -> Self {
@@ -48,11 +65,11 @@ impl Spread {
     }
 
     /// Notes one delivery of a wanted publication.
-    pub(crate) fn note(&mut self, stream: u16, number: u64, latency_ns: u64) {
+    pub(crate) fn note(&mut self, stream: u16, number: u64, connection: u32, latency_ns: u64) {
         if self.count < LATENCIES_MAX {
             self.count += 1;
             let latency_us = u32::try_from(latency_ns / 1000).unwrap_or(u32::MAX);
-            self.samples.entry((stream, number)).or_default().push(latency_us);
+            self.samples.entry((stream, number)).or_default().push((latency_us, connection));
         }
     }
 
@@ -63,14 +80,51 @@ impl Spread {
         }
     }
 
+    /// From numbers of connections within a thread to those within the run.
+    pub(crate) fn number_from(&mut self, first: u32) {
+        for (_, connection) in self.samples.values_mut().flatten() {
+            *connection += first;
+        }
+    }
+
+    /// How evenly the places in the order of delivery are shared out; `None` without samples of
+    /// two subscribers or more.
+    pub(crate) fn fairness(&mut self) -> Option<Fairness> {
+        let mut places = BTreeMap::<u32, (f64, u32)>::new();
+        for latencies in self.samples.values_mut().filter(|latencies| latencies.len() > 1) {
+            // Stable: equal times stay in the order of arrival.
+            latencies.sort_by_key(|&(latency_us, _)| latency_us);
+            let last = (latencies.len() - 1) as f64;
+            for (place, &(_, connection)) in latencies.iter().enumerate() {
+                let (sum, count) = places.entry(connection).or_default();
+                *sum += place as f64 / last;
+                *count += 1;
+            }
+        }
+        let means: Vec<f64> = places.values().map(|(sum, count)| sum / f64::from(*count)).collect();
+        let count = Some(means.len() as f64).filter(|&count| count > 0.0)?;
+        let mean = means.iter().sum::<f64>() / count;
+        let variance = means.iter().map(|own| (own - mean).powi(2)).sum::<f64>() / count;
+        let least = means.iter().copied().fold(1.0, f64::min);
+        let most = means.iter().copied().fold(0.0, f64::max);
+        Some(Fairness {
+            subscribers: means.len(),
+            mean_place_min: least,
+            mean_place_max: most,
+            mean_place_spread: most - least,
+            mean_place_stddev: variance.sqrt(),
+            samples_min: places.values().map(|&(_, count)| count).min()?,
+        })
+    }
+
     /// `None` without samples.
     pub(crate) fn summary(&mut self) -> Option<SpreadSummary> {
         let (mut firsts, mut medians, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
         for latencies in self.samples.values_mut() {
-            latencies.sort_unstable();
-            firsts.push(*latencies.first()?);
-            medians.push(latencies[latencies.len() / 2]);
-            lasts.push(*latencies.last()?);
+            latencies.sort_by_key(|&(latency_us, _)| latency_us);
+            firsts.push(latencies.first()?.0);
+            medians.push(latencies[latencies.len() / 2].0);
+            lasts.push(latencies.last()?.0);
         }
         for column in [&mut firsts, &mut medians, &mut lasts] {
             column.sort_unstable();
@@ -88,7 +142,7 @@ impl Spread {
 
 /// Publications sampled in a run, about.
 const SAMPLES: u64 = 256;
-/// Latencies held per thread at most: 16 MB.
+/// Latencies held per thread at most: 32 MB.
 const LATENCIES_MAX: usize = 4 << 20;
 
 #[cfg(test)]
@@ -101,10 +155,11 @@ mod tests {
         assert!(spread.wants(0) && spread.wants(64) && !spread.wants(65));
         let mut other = spread.clone();
         for (number, base) in [(0, 10_000), (64, 20_000), (128, 30_000)] {
-            spread.note(0, number, base);
-            spread.note(0, number, base + 5000);
-            other.note(0, number, base + 9000);
+            spread.note(0, number, 0, base);
+            spread.note(0, number, 1, base + 5000);
+            other.note(0, number, 0, base + 9000);
         }
+        other.number_from(2);
         spread.merge(other);
         assert_eq!(
             spread.summary(),
@@ -116,6 +171,16 @@ mod tests {
                 last_us_max: 39
             })
         );
+        let fairness = spread.fairness().expect("samples");
+        assert_eq!((fairness.subscribers, fairness.samples_min), (3, 3));
+        assert_eq!((fairness.mean_place_min, fairness.mean_place_max), (0.0, 1.0));
+        // The first and the last change places in one of four.
+        spread.note(0, 192, 2, 40_000);
+        spread.note(0, 192, 1, 45_000);
+        spread.note(0, 192, 0, 49_000);
+        let fairness = spread.fairness().expect("samples");
+        assert_eq!((fairness.mean_place_min, fairness.mean_place_max), (0.25, 0.75));
         assert_eq!(Spread::new(1).summary(), None);
+        assert_eq!(Spread::new(1).fairness(), None);
     }
 }

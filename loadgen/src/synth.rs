@@ -17,7 +17,7 @@ use crate::flags::SynthFlags;
 use crate::judge::Identify;
 use crate::plan::{ClientPlan, Role};
 use crate::report::Report;
-use crate::run::Timing;
+use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
 use crate::source::{NEVER, SEND_BYTES_MAX, Source, Tally, masks};
 use crate::spread::Spread;
@@ -31,7 +31,7 @@ use crate::ticks::{Market, Tick, stamp_offset};
 pub(crate) fn synth(flags: &SynthFlags) -> Result<Report, Failure> {
     let market = Market::new(flags.symbols, flags.rate, flags.run.seed);
     let topics = market.topics();
-    let audience = Audience::new(&flags.audience, &flags.interest, topics.clone())?;
+    let audience = Audience::new(&flags.audience, &flags.interest, topics.clone(), &[], 0)?;
     let (mut groups, mut clients) = (audience.groups, audience.clients);
     clients.push(ClientPlan { role: Role::Publisher(0), group: groups.len() as u16 });
     groups.push(flags.audience.publish_url.with_path("/publish").group(None));
@@ -42,9 +42,17 @@ pub(crate) fn synth(flags: &SynthFlags) -> Result<Report, Failure> {
         clients,
         interests: audience.interests,
         streams: audience.streams,
-        timing: Timing { warmup: flags.warmup, duration: flags.duration, grace: flags.run.grace },
+        timing: Timing {
+            warmup: flags.warmup,
+            duration: flags.duration,
+            grace: flags.run.grace,
+            drain_max: DRAIN_MAX,
+        },
         payload_bytes: None,
         spread: Spread::new((seconds * flags.rate / f64::from(flags.symbols)) as u64),
+        books: None,
+        slow_bytes_per_s: 1,
+        server_buffer_bytes: 0,
         closed_loop: false,
     }
     .run(

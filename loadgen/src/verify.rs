@@ -19,6 +19,19 @@ pub(crate) enum StreamKind {
     Event,
     /// Only the newest matters: skipping is allowed, going back is not, and the last must arrive.
     Value,
+    /// Each builds on the one before: as events, but a snapshot may stand for those before it.
+    Delta,
+}
+
+impl StreamKind {
+    /// The server's word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Value => "value",
+            Self::Delta => "delta",
+        }
+    }
 }
 
 /// All streams of a run.
@@ -187,6 +200,60 @@ impl Ledger {
         self.cell(connection, stream).is_some()
     }
 
+    /// From now on this number is expected of the stream; `None`: whatever comes first.
+    pub(crate) fn place(&mut self, connection: u32, stream: u16, next: Option<u64>) {
+        if let Some(cell) = self.cell(connection, stream) {
+            self.next[cell] = next.unwrap_or(FRESH);
+        }
+    }
+
+    /// The server has said that `from` to `to` will not come. Whether the gap begins where the
+    /// connection stands; what lies between is lost.
+    pub(crate) fn gap_told(&mut self, connection: u32, stream: u16, from: u64, to: u64) -> bool {
+        let Some(cell) = self.cell(connection, stream) else { return false };
+        let expected = self.next[cell];
+        if expected != FRESH && from < expected {
+            return false;
+        }
+        self.next[cell] = to.saturating_add(1);
+        if expected != FRESH && from > expected {
+            self.note_missed(Missed { connection, stream, from: expected, to: from - 1 });
+            return false;
+        }
+        true
+    }
+
+    /// The stream with this name.
+    pub(crate) fn stream_named(&self, name: &str) -> Option<u16> {
+        self.stream_of(name.as_bytes())
+    }
+
+    /// The same, of a name that may be none.
+    pub(crate) fn stream_of(&self, name: &[u8]) -> Option<u16> {
+        let at = self.streams.names.iter().position(|known| known.as_bytes() == name)?;
+        Some(at as u16)
+    }
+
+    /// A stream's name.
+    pub(crate) fn name(&self, stream: u16) -> &str {
+        &self.streams.names[usize::from(stream)]
+    }
+
+    /// A stream's kind.
+    pub(crate) fn kind(&self, stream: u16) -> StreamKind {
+        self.streams.kinds[usize::from(stream)]
+    }
+
+    /// The streams that the connection shall get.
+    pub(crate) fn wanted(&self, connection: u32) -> &[u16] {
+        self.streams_of(connection).map_or(&[], |(streams, _)| streams)
+    }
+
+    /// Cells of all connections together.
+    pub(crate) fn cells(&self) -> usize {
+        self.next.len()
+    }
+
     /// The connection has left: its open gaps can no longer close.
     pub(crate) fn leave(&mut self, connection: u32) {
         let range = (connection, 0, 0)..=(connection, u16::MAX, u64::MAX);
@@ -247,10 +314,10 @@ impl Ledger {
             self.next[cell] = number + 1;
             match kind {
                 StreamKind::Value => self.faults.skipped += number - expected,
-                StreamKind::Event if self.gaps.len() < MISSED_MAX => {
+                _ if self.gaps.len() < MISSED_MAX => {
                     self.gaps.insert((connection, stream, expected), number - 1);
                 }
-                StreamKind::Event => {
+                StreamKind::Event | StreamKind::Delta => {
                     let to = number - 1;
                     self.note_missed(Missed { connection, stream, from: expected, to });
                 }
@@ -293,8 +360,9 @@ impl Ledger {
         }
     }
 
+    /// Where what is known of one connection and one stream is kept.
     #[inline]
-    fn cell(&self, connection: u32, stream: u16) -> Option<usize> {
+    pub(crate) fn cell(&self, connection: u32, stream: u16) -> Option<usize> {
         let (interest, row) = self.rows[connection as usize];
         let column =
             *self.interests.get(usize::from(interest))?.column_of.get(usize::from(stream))?;

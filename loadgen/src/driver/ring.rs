@@ -139,9 +139,9 @@ impl Ring {
         self.push(entry.build().user_data(pack(KIND_RECEIVE, socket)))
     }
 
-    /// Receives once.
-    pub(crate) fn receive_once(&mut self, socket: SocketId) -> Result<(), RingError> {
-        let entry = opcode::Recv::new(Fixed(socket.slot), ptr::null_mut(), 0)
+    /// Receives once, at most so many bytes; 0: as many as a buffer holds.
+    pub(crate) fn receive_once(&mut self, socket: SocketId, bytes: u32) -> Result<(), RingError> {
+        let entry = opcode::Recv::new(Fixed(socket.slot), ptr::null_mut(), bytes)
             .buf_group(BUFFER_GROUP)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);

@@ -84,6 +84,12 @@ pub(crate) fn open(
     }
 }
 
+/// What the kernel keeps of received data at most, bytes (it doubles what is asked for, see
+/// socket(7)); 0 if it will not say.
+pub(crate) fn receive_buffer_bytes(socket: &OwnedFd) -> u64 {
+    socket2::SockRef::from(socket).recv_buffer_size().map_or(0, |bytes| bytes as u64)
+}
+
 /// Raises the soft limit on descriptors to the hard one; a ring's table of files may not be larger
 /// than it. Returns the limit.
 pub(crate) fn file_limit_raise() -> u64 {

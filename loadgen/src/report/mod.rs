@@ -2,6 +2,7 @@
 //!
 //! Knows: figures and what makes a run clean. Must not know: how they were measured.
 
+mod books;
 mod deflate;
 mod hgrm;
 mod table;
@@ -12,7 +13,9 @@ use std::io::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+pub(crate) use self::books::{Books, Slow, Slowness};
 pub(crate) use self::deflate::Deflate;
+use crate::books::Figures;
 use crate::failure::Failure;
 use crate::flags::RunFlags;
 use crate::judge::Counts;
@@ -22,7 +25,7 @@ use crate::record::{Recorder, histogram};
 use crate::run::{Finished, Timing};
 use crate::server_process::ServerUsage;
 use crate::source::Tally;
-use crate::spread::SpreadSummary;
+use crate::spread::{Fairness, Spread, SpreadSummary};
 use crate::usage::Usage;
 use crate::verify::{Faults, Missed, Streams};
 
@@ -53,6 +56,10 @@ pub(crate) struct Report {
     pub(crate) latency: Latency,
     /// Time to the first, median and last subscriber, of sampled publications.
     pub(crate) spread: Option<SpreadSummary>,
+    /// How evenly places in the order of delivery are shared out.
+    pub(crate) fairness: Option<Fairness>,
+    /// With --books.
+    pub(crate) books: Option<Books>,
     /// From beginning to connect until the answer to the upgrade.
     pub(crate) handshake: Percentiles,
     /// The server's process, with --pid.
@@ -62,6 +69,10 @@ pub(crate) struct Report {
     /// For the table and --hgrm.
     #[serde(skip)]
     pub(crate) recorder: Recorder,
+    #[serde(skip)]
+    slowness: Slowness,
+    #[serde(skip)]
+    slow_buffer_bytes: u64,
 }
 
 /// Connections, counted.
@@ -71,6 +82,8 @@ pub(crate) struct Connections {
     /// Part of the subscribers.
     pub(crate) churning: u64,
     pub(crate) publishers: u64,
+    /// Part of the subscribers.
+    pub(crate) slow: u64,
     pub(crate) stalled: u64,
     pub(crate) idle: u64,
     /// From the first connect to the last answer, s.
@@ -150,6 +163,7 @@ impl Report {
         clients: &[ClientPlan],
         timing: Timing,
         offers_deflate: bool,
+        has_books: bool,
     ) -> Self {
         let mut merged = Merged::default();
         for (outcome, first) in finished.outcomes.into_iter().zip(firsts) {
@@ -160,9 +174,10 @@ impl Report {
         };
         let window_s = finished.window_ns as f64 / 1e9;
         let connections = Connections {
-            subscribers: count(|role| matches!(role, Role::Subscriber { .. })),
+            subscribers: count(|role| matches!(role, Role::Subscriber { .. } | Role::Slow)),
             churning: count(|role| role == Role::Subscriber { churns: true }),
             publishers: count(|role| matches!(role, Role::Publisher(_))),
+            slow: count(|role| role == Role::Slow),
             stalled: count(|role| role == Role::Stalled),
             idle: count(|role| role == Role::Idle),
             connecting_s: finished.connecting_ns as f64 / 1e9,
@@ -192,14 +207,35 @@ impl Report {
                 corrected: Percentiles::of(&merged.recorder.corrected),
                 uncorrected: Percentiles::of(&merged.recorder.uncorrected),
             },
-            spread: merged.spread.and_then(|mut spread| spread.summary()),
+            fairness: merged.spread.as_mut().and_then(Spread::fairness),
+            spread: merged.spread.as_mut().and_then(Spread::summary),
+            books: has_books.then_some(Books { figures: merged.figures, slow: None }),
             handshake: Percentiles::of(&merged.handshake),
             server: finished.server,
             threads: merged.threads,
             recorder: merged.recorder,
+            slowness: merged.slowness,
+            slow_buffer_bytes: merged.slow_buffer_bytes,
         };
         report.judge(finished.incomplete, merged.first_error, timing);
         report
+    }
+
+    /// Adds how the slow subscribers fared, if there were any. Both in bytes: what each read in a
+    /// second, and what the server's kernel may hold of one connection.
+    pub(crate) fn add_slow(&mut self, bytes_per_s: u64, server_buffer_bytes: u64) {
+        let Some(books) = self.books.as_mut().filter(|_| self.connections.slow > 0) else { return };
+        let buffer_bytes = self.slow_buffer_bytes + server_buffer_bytes;
+        let slow = Slow::new(&self.slowness, self.connections.slow, bytes_per_s, buffer_bytes);
+        if slow.is_stale() {
+            self.clean = false;
+            self.notes.push(format!(
+                "a slow subscriber got a value that was {:.1} s old, {:.1} s would be right",
+                slow.value_age_max_ns as f64 / 1e9,
+                slow.value_age_bound_ns as f64 / 1e9
+            ));
+        }
+        books.slow = Some(slow);
     }
 
     fn judge(&mut self, incomplete: bool, first_error: Option<String>, timing: Timing) {
@@ -218,7 +254,9 @@ impl Report {
             wrong.push(format!("{count} connections ended: {reason}"));
         }
         let counts = &self.deliveries.counts;
-        if counts.gaps_announced > 0 {
+        if let Some(books) = &self.books {
+            wrong.extend(books.figures.wrong());
+        } else if counts.gaps_announced > 0 {
             wrong.push(format!("the server announced {} gaps", counts.gaps_announced));
         }
         if let Some(error) = first_error {
@@ -262,7 +300,10 @@ impl Report {
 /// Results of all threads, summed.
 struct Merged {
     recorder: Recorder,
-    spread: Option<crate::spread::Spread>,
+    spread: Option<Spread>,
+    figures: Figures,
+    slowness: Slowness,
+    slow_buffer_bytes: u64,
     handshake: Histogram<u64>,
     tally: Tally,
     deliveries: Deliveries,
@@ -282,6 +323,9 @@ impl Default for Merged {
         Self {
             recorder: Recorder::new(),
             spread: None,
+            figures: Figures::default(),
+            slowness: Slowness::default(),
+            slow_buffer_bytes: 0,
             handshake: histogram(),
             tally: Tally::default(),
             deliveries: Deliveries::default(),
@@ -300,7 +344,14 @@ impl Default for Merged {
 
 impl Merged {
     fn add(&mut self, outcome: crate::worker::Outcome, first: u32) {
-        let judge = outcome.judge;
+        let mut judge = outcome.judge;
+        judge.spread.number_from(first);
+        if let Some(follower) = &judge.follower {
+            self.figures.merge(&follower.figures);
+        }
+        self.figures.snapshots_published += outcome.tally.snapshots;
+        self.slowness.merge(&judge.slowness);
+        self.slow_buffer_bytes = self.slow_buffer_bytes.max(outcome.slow_buffer_bytes);
         self.recorder.merge(&judge.recorder);
         match &mut self.spread {
             Some(spread) => spread.merge(judge.spread),

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Deflate, Report};
+use super::{Deflate, Report, books};
 use crate::verify::Faults;
 
 /// The whole report. Writing to a string can't fail, hence the many `let _`.
@@ -37,6 +37,9 @@ pub(super) fn text(report: &Report) -> String {
         );
     }
     offenders(&mut out, report);
+    if let Some(found) = &report.books {
+        books::text(&mut out, found);
+    }
     latency(&mut out, report);
     cost(&mut out, report);
     out
@@ -72,6 +75,7 @@ fn traffic(out: &mut String, report: &Report) {
     let mut parts = vec![format!("{} subscribers", connections.subscribers)];
     for (count, what) in [
         (connections.churning, "of them coming and going"),
+        (connections.slow, "reading slowly"),
         (connections.stalled, "never reading"),
         (connections.idle, "idle"),
         (connections.publishers, "publishers"),
@@ -178,6 +182,16 @@ fn latency(out: &mut String, report: &Report) {
             of(spread.last_us),
             spread.samples,
             of(spread.last_us_max)
+        );
+    }
+    if let Some(fairness) = &report.fairness {
+        let _ = writeln!(
+            out,
+            "mean place in the order of delivery, over {} subscribers: {:.2} to {:.2} (standard deviation {:.3})",
+            fairness.subscribers,
+            fairness.mean_place_min,
+            fairness.mean_place_max,
+            fairness.mean_place_stddev
         );
     }
 }

@@ -3,16 +3,16 @@
 //! Knows: one connection at a time and the ring. Must not know: publishing, phases' beginnings.
 
 use rand::RngExt as _;
-use uringcast_protocol::CloseCode;
 use uringcast_protocol::client_handshake::ResponseError;
-use uringcast_protocol::writer::{write_close, write_pong};
+use uringcast_protocol::writer::{write_close, write_message, write_pong};
+use uringcast_protocol::{CloseCode, Opcode};
 
 use super::outcome::count;
 use super::{Worker, WorkerError};
 use crate::agenda::Errand;
 use crate::client::{Client, State, nonce};
 use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND};
-use crate::driver::{Chunk, SocketId, open};
+use crate::driver::{Chunk, SocketId, open, receive_buffer_bytes};
 use crate::frames::{Frame, FrameError};
 use crate::inflate::Inflater;
 use crate::judge::Judge;
@@ -48,7 +48,11 @@ impl Worker {
         client.generation = client.generation.wrapping_add(1) & 0xFF_FFFF;
         let socket = SocketId { slot: index, generation: client.generation };
         let group = &self.plan.groups[usize::from(client.group)];
-        let small_buffer = (client.role == Role::Stalled).then_some(STALLED_RECEIVE_BYTES);
+        let small_buffer = match client.role {
+            Role::Stalled => Some(STALLED_RECEIVE_BYTES),
+            Role::Slow => Some(SLOW_RECEIVE_BYTES),
+            Role::Idle | Role::Publisher(_) | Role::Subscriber { .. } => None,
+        };
         let source = self.plan.sources.of(number);
         let fd = match open(group.address, source, small_buffer) {
             Ok(fd) => fd,
@@ -61,14 +65,18 @@ impl Worker {
         };
         let nonce = nonce(self.plan.seed, number, client.generation);
         let request = client.begin(group, nonce, self.plan.deflate, now);
+        if client.role == Role::Slow {
+            let bytes = receive_buffer_bytes(&fd);
+            self.outcome.slow_buffer_bytes = self.outcome.slow_buffer_bytes.max(bytes);
+        }
         self.ring.install(index, fd)?;
         client.sending = true;
         client.receiving = true;
         self.handshaking += 1;
-        let is_stalled = client.role == Role::Stalled;
+        let is_stalled = matches!(client.role, Role::Stalled | Role::Slow);
         self.ring.send(socket, request)?;
         if is_stalled {
-            self.ring.receive_once(socket)?
+            self.ring.receive_once(socket, 0)?
         } else {
             self.ring.receive(socket)?
         }
@@ -101,6 +109,11 @@ impl Worker {
                 (Errand::HandshakeTimeout, State::Handshaking { .. }) => {
                     self.end(socket, "no answer to the upgrade within 10 s")?;
                 }
+                (Errand::HandshakeTimeout, State::Open)
+                    if self.outcome.judge.is_unanswered(socket.slot) =>
+                {
+                    self.end(socket, "no answer to the subscription within 10 s")?;
+                }
                 (Errand::Leave, State::Open) if self.phase == Phase::Running => {
                     self.leave(socket, CloseCode::NORMAL)?;
                     self.agenda.add(now + NANOS_PER_SECOND, Errand::LeaveTimeout, socket);
@@ -108,6 +121,7 @@ impl Worker {
                 (Errand::LeaveTimeout, State::Leaving) => {
                     self.end(socket, "no end within 1 s of our close")?;
                 }
+                (Errand::Read, State::Open | State::Leaving) => self.read_slowly(socket)?,
                 (Errand::Join, State::Waiting) if self.phase == Phase::Running => {
                     self.begin(socket.slot, now)?;
                 }
@@ -160,6 +174,10 @@ impl Worker {
         }
         client.receiving = more;
         let bytes = self.ring.bytes(chunk);
+        if client.role == Role::Slow {
+            let rest_ns = bytes.len() as u64 * NANOS_PER_SECOND / self.plan.slow_bytes_per_s;
+            self.agenda.add(now + rest_ns, Errand::Read, socket);
+        }
         self.outcome.wire_bytes += bytes.len() as u64;
         if !matches!(client.state, State::Handshaking { .. }) {
             let (judge, inflater) = (&mut self.outcome.judge, &mut self.inflater);
@@ -171,7 +189,7 @@ impl Worker {
         match client.answer(bytes, nonce, self.plan.deflate) {
             Ok(None) => self.rearm(socket),
             Ok(Some(early)) => {
-                self.opened(socket, now);
+                self.opened(socket, now)?;
                 let client = &mut self.clients[socket.slot as usize];
                 let (judge, inflater) = (&mut self.outcome.judge, &mut self.inflater);
                 let fed = feed(client, judge, inflater, socket.slot, &early, now);
@@ -185,22 +203,30 @@ impl Worker {
     }
 
     /// The upgrade has been answered.
-    fn opened(&mut self, socket: SocketId, now: u64) {
+    fn opened(&mut self, socket: SocketId, now: u64) -> Result<(), WorkerError> {
         self.handshaking -= 1;
         self.open += 1;
         let client = &self.clients[socket.slot as usize];
         self.outcome.handshake.saturating_record(now - client.begun_ns);
         self.outcome.deflate.offered += u64::from(client.offer(self.plan.deflate).is_some());
         self.outcome.deflate.agreed += u64::from(client.frames.allows_deflate());
-        if client.is_steady() && self.phase == Phase::Connecting {
+        let (checked, churns) = (client.is_checked(), client.churns());
+        if checked && let Some(text) = self.outcome.judge.subscription(socket.slot) {
+            // The answer says what is expected.
+            let mut frame = Vec::with_capacity(text.len() + 16);
+            write_message(&mut frame, Opcode::Text, text.as_bytes(), Some(self.random.random()));
+            self.queue(socket, &frame)?;
+        } else if self.clients[socket.slot as usize].is_steady() && self.phase == Phase::Connecting
+        {
             self.outcome.judge.ledger.expect_all(socket.slot);
         } else {
             self.outcome.judge.ledger.expect_any(socket.slot);
         }
-        if client.churns() && self.phase == Phase::Running {
+        if churns && self.phase == Phase::Running {
             self.outcome.lives += 1;
             self.plan_leave(socket.slot, now);
         }
+        Ok(())
     }
 
     /// Answers what has to be answered, and receives on.
@@ -232,11 +258,26 @@ impl Worker {
         if client.receiving || stalled {
             return Ok(());
         }
-        client.receiving = true;
-        if client.role == Role::Stalled {
-            return Ok(self.ring.receive_once(socket)?);
+        match client.role {
+            // Its next read is on the agenda.
+            Role::Slow => return Ok(()),
+            Role::Stalled => self.ring.receive_once(socket, 0)?,
+            Role::Idle | Role::Publisher(_) | Role::Subscriber { .. } => {
+                self.ring.receive(socket)?;
+            }
         }
-        Ok(self.ring.receive(socket)?)
+        self.clients[socket.slot as usize].receiving = true;
+        Ok(())
+    }
+
+    /// A slow connection takes a little more.
+    fn read_slowly(&mut self, socket: SocketId) -> Result<(), WorkerError> {
+        let client = &mut self.clients[socket.slot as usize];
+        if !std::mem::replace(&mut client.receiving, true) {
+            let bytes = (self.plan.slow_bytes_per_s / SLOW_READS_PER_S).clamp(64, 1 << 16);
+            self.ring.receive_once(socket, bytes as u32)?;
+        }
+        Ok(())
     }
 
     pub(super) fn receive_ended(
@@ -252,6 +293,9 @@ impl Worker {
         match -result {
             libc::ENOBUFS => {
                 self.outcome.buffers_exhausted += 1;
+                if self.clients[socket.slot as usize].role == Role::Slow {
+                    return self.read_slowly(socket);
+                }
                 self.rearm(socket)
             }
             0 => self.end(socket, "FIN without a close (1006)"),
@@ -327,6 +371,7 @@ impl Worker {
                 self.come_back(socket.slot);
             }
         }
+        self.outcome.judge.unsubscribed(socket.slot);
         let client = &mut self.clients[socket.slot as usize];
         client.frames.clear();
         if client.receiving {
@@ -339,8 +384,10 @@ impl Worker {
     fn come_back(&mut self, index: u32) {
         let client = &mut self.clients[index as usize];
         if client.churns() && self.phase < Phase::Closing {
-            self.outcome.judge.ledger.expect_any(index);
             client.state = State::Waiting;
+            if !self.outcome.judge.resumes() {
+                self.outcome.judge.ledger.expect_any(index);
+            }
         }
     }
 
@@ -394,6 +441,10 @@ fn feed(
 
 /// A stalled connection's receive buffer, bytes: it fills soon.
 const STALLED_RECEIVE_BYTES: usize = 4096;
+/// A slow one's, bytes; the kernel doubles it.
+const SLOW_RECEIVE_BYTES: usize = 16 * 1024;
+/// Into so many reads a slow connection's bytes of a second are divided.
+const SLOW_READS_PER_S: u64 = 10;
 /// Upgrades without an answer at a time, per thread.
 pub(super) const HANDSHAKING_MAX: u32 = 256;
 /// Connections begun before completions are looked at again.
@@ -406,6 +457,6 @@ const STAY_NS_MOST: u64 = 2 * NANOS_PER_SECOND;
 const REJOIN_NS: u64 = 20 * NANOS_PER_MILLI;
 const REJOIN_AFTER_FAILURE_NS: u64 = 100 * NANOS_PER_MILLI;
 /// Pongs and closes that may wait behind a send, bytes; more are not answered.
-const PENDING_BYTES_MAX: usize = 4096;
+const PENDING_BYTES_MAX: usize = 64 * 1024;
 /// A pong's payload is the server's own: its mask need not be a surprise.
 const PONG_MASK: [u8; 4] = [0x5A, 0x17, 0xC3, 0x88];

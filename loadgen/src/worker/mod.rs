@@ -158,9 +158,11 @@ impl Worker {
         let waiting = self.clients.len() as u64 - u64::from(self.connect_next);
         let seen = self.outcome.judge.seen_by_all();
         let progress = self.progress();
-        progress.opening.store(waiting + u64::from(self.handshaking), Ordering::Relaxed);
+        let opening = waiting + u64::from(self.handshaking) + self.outcome.judge.unanswered();
+        progress.opening.store(opening, Ordering::Relaxed);
         progress.open.store(self.open, Ordering::Relaxed);
         progress.failed.store(self.failed, Ordering::Relaxed);
+        progress.received_bytes.store(self.outcome.wire_bytes, Ordering::Relaxed);
         progress.received.store(self.outcome.judge.counts.messages, Ordering::Relaxed);
         if progress.seen_by_all.swap(seen, Ordering::AcqRel) != seen {
             if self.plan.thread == 0 {
@@ -201,6 +203,8 @@ impl Worker {
     fn start(&mut self) {
         let start_ns = self.shared.start_ns() + self.plan.warmup_ns;
         self.outcome.judge.recorder.window_ns = start_ns..self.shared.end_ns();
+        let window_ns = self.outcome.judge.recorder.window_ns.clone();
+        self.outcome.judge.slowness.record.window_ns = window_ns;
         self.look_due_ns = self.look_due_ns.min(start_ns);
         self.publish_due_ns = 0;
         for index in 0..self.clients.len() {
@@ -212,11 +216,11 @@ impl Worker {
 
     fn is_complete(&self) -> bool {
         let shared = &self.shared;
-        let ledger = &self.outcome.judge.ledger;
+        let judge = &self.outcome.judge;
         self.clients.iter().enumerate().all(|(index, client)| {
             !client.is_checked()
                 || !matches!(client.state, State::Open)
-                || ledger.is_complete(index as u32, |stream| shared.published(stream))
+                || judge.is_complete(index as u32, |stream| shared.published(stream))
         })
     }
 
@@ -290,7 +294,7 @@ impl Worker {
             let open = matches!(client.state, State::Open);
             if steady_from_the_start || (client.churns() && open) {
                 let shared = &self.shared;
-                self.outcome.judge.ledger.settle(index, |stream| shared.published(stream));
+                self.outcome.judge.settle(index, open, |stream| shared.published(stream));
             }
             let never_reads = client.role == Role::Stalled;
             match (open, never_reads) {

@@ -30,6 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) deflate: Deflate,
     /// Lives begun by connections that churn.
     pub(crate) lives: u64,
+    /// The kernel's receive buffer of a slow connection, bytes.
+    pub(crate) slow_buffer_bytes: u64,
     /// The receive buffers ran out so often.
     pub(crate) buffers_exhausted: u64,
     /// What this thread used while measuring.
@@ -49,6 +51,7 @@ impl Outcome {
             wire_bytes: 0,
             deflate: Deflate::default(),
             lives: 0,
+            slow_buffer_bytes: 0,
             buffers_exhausted: 0,
             usage: Usage::default(),
             window_messages: 0,

@@ -207,6 +207,7 @@ impl<I: Io> Shard<I> {
             self.of_rule(rule).lags.add(1);
         }
         if self.is_forgotten(seat.lane, &unsent) {
+            // Of topics that are gone, whose rule nobody knows any more.
             return self.close_slow(id, None);
         }
         let owed = self.owed_of(seat.lane, |topic| unsent.get(&topic).copied().unwrap_or(0));
@@ -260,8 +261,7 @@ impl<I: Io> Shard<I> {
             if self.topics.lane(seat.lane).format.body == Body::Raw {
                 self.close_slow(id, Some(rule));
             } else {
-                count!(self.gaps);
-                self.of_rule(rule).gaps.add(1);
+                self.count_told(rule, Told::Gap, id);
                 self.own_bytes(id, |out| write_gap(out, &name, next, seq, "deleted"));
             }
         }

@@ -204,6 +204,7 @@ impl<I: Io> Shard<I> {
             {
                 write_gap(&mut gaps, &topic.name, owed.next, topic.seq, "slow");
                 count!(self.gaps);
+                self.shared.of_rule(self.index, topic.rule).gaps.add(1);
             }
         }
         let Some(lane) = new_lane else {

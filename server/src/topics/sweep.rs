@@ -336,6 +336,8 @@ impl Topics {
                 let served = self.serve(lane, sweep, id, mark.seen, batch);
                 let at = match served {
                     Served::Lost => {
+                        // Nothing of this batch goes out.
+                        batch.told.clear();
                         batch.told.push((self.names.topic(id).rule, Told::Lost));
                         sweep.sent = sent_before;
                         return SweepStep::Lost;

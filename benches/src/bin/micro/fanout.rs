@@ -80,7 +80,7 @@ impl Server {
                 ..Settings::default()
             }),
             shared: Arc::new(Shared::new(1, 7)),
-            restored: Vec::new(),
+            journal: None,
         };
         let mut frame = Vec::new();
         let payload = format!("{{\"p\":\"{:0>118}\"}}", 1);
