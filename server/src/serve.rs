@@ -220,9 +220,7 @@ struct Known {
 fn open_journal(plan: &Plan) -> Result<Known, ServeError> {
     let mut shared = Shared::new(plan.reactors(), rand::random()).with_rules(&plan.settings.rules);
     let now_us = clock::now().utc_us;
-    shared.history_from_us = now_us;
-    // Until it runs a shard has ordered nothing, ever.
-    (0..plan.reactors()).for_each(|shard| shared.floors.vow(shard, now_us));
+    shared.begin(now_us);
     let Some(options) = plan.journal.clone() else {
         return Ok(Known { shared: Arc::new(shared), journal: None, revived: None });
     };

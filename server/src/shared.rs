@@ -160,6 +160,13 @@ impl Shared {
         })
     }
 
+    /// Of what was published before this time (µs UTC) nothing is known; shards that have not run yet
+    /// have ordered nothing.
+    pub fn begin(&mut self, at_us: u64) {
+        self.history_from_us = at_us;
+        (0..self.counters.len()).for_each(|shard| self.floors.vow(shard, at_us));
+    }
+
     /// Where the process is in its life.
     pub fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {

@@ -146,8 +146,10 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Tells a stream to come back later.
+    /// Tells a stream to come back later, behind all that its lane holds for it: who comes back at
+    /// once, as a page may, has had it.
     pub(super) fn send_away(&mut self, id: ConnectionId, reconnect_after_ms: u64) {
+        self.owe_all(id);
         self.own(id, Boundary::Message, |out| {
             sse::write_retry(out, reconnect_after_ms);
             let mut message = Vec::new();
