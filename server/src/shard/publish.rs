@@ -294,6 +294,12 @@ impl<I: Io> Shard<I> {
         self.answer_published(topic, origin, epoch, covers);
     }
 
+    /// Whether a topic's publisher is to send a snapshot.
+    fn wants_snapshot(&self, topic: TopicId) -> bool {
+        let topic = self.topics.names.topic(topic);
+        self.topics.rule(topic.rule).snapshot == SnapshotSource::Published && topic.wants_snapshot()
+    }
+
     /// At a topic's home: tells the publisher, unless its own shard will.
     pub(super) fn answer_published(
         &mut self,
@@ -304,7 +310,7 @@ impl<I: Io> Shard<I> {
     ) {
         match origin.publisher {
             Publisher::Request { ticket } => {
-                let snapshot_wanted = self.topics.names.topic(topic).wants_snapshot();
+                let snapshot_wanted = self.wants_snapshot(topic);
                 self.post(self.shards, Mail::Published { ticket, epoch, seq, snapshot_wanted });
             }
             Publisher::Connection { .. } if usize::from(origin.node.0) == self.index => {
@@ -402,8 +408,7 @@ impl<I: Io> Shard<I> {
         };
         let hash = self.topics.names.hash(&topic);
         let known = self.topics.names.find(&topic, hash);
-        let snapshot_wanted =
-            known.is_some_and(|topic| self.topics.names.topic(topic).wants_snapshot());
+        let snapshot_wanted = known.is_some_and(|topic| self.wants_snapshot(topic));
         self.tell_publisher(id, |out| {
             let published = Published { topic: &topic, epoch, seq, duplicate, snapshot_wanted };
             reply::write_published(out, request.as_ref(), &published);

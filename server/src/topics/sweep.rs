@@ -519,7 +519,7 @@ impl Server<'_> {
             return Served::Done;
         }
         if self.topic.history.first_seq().is_none_or(|first| first > self.owed.next)
-            && !self.bridge(overflow)
+            && !self.bridge(overflow, source)
         {
             return Served::Lost;
         }
@@ -591,7 +591,7 @@ impl Server<'_> {
     }
 
     /// The next message is not in history any more. `false`: it can't be gone without.
-    fn bridge(&mut self, overflow: Overflow) -> bool {
+    fn bridge(&mut self, overflow: Overflow, source: SnapshotSource) -> bool {
         let topic = self.topic;
         let first = topic.history.first_seq().unwrap_or(topic.seq + 1);
         if topic.kind == Kind::Value {
@@ -610,6 +610,12 @@ impl Server<'_> {
                 true
             }
             Kind::Event => false,
+            // The publisher sends no snapshots: how to go on is the subscriber's affair.
+            Kind::Delta if source != SnapshotSource::Published => {
+                self.batch.gap(topic, self.owed.next, first - 1, reason);
+                self.owed.next = first;
+                true
+            }
             _ => {
                 match topic.usable_snapshot() {
                     Some(snapshot) => self.published(snapshot, reason),

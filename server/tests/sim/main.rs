@@ -3,6 +3,7 @@
 //! `SIM_SECONDS` (default 5) says for how long new runs are begun, `SIM_SEED` which run is done
 //! alone. A failure prints its seed and what was done last.
 
+mod catching_up;
 mod clients;
 mod dice;
 mod helper;

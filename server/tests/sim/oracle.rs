@@ -41,6 +41,8 @@ pub(crate) struct Published {
 pub(crate) struct Truth {
     pub(crate) names: Vec<String>,
     pub(crate) kinds: Vec<Kind>,
+    /// Per topic: whether its publishers send snapshots.
+    pub(crate) has_snapshots: Vec<bool>,
     pub(crate) published: Vec<Published>,
     /// Per topic: how often it was deleted.
     pub(crate) deleted: Vec<u64>,
@@ -112,9 +114,10 @@ impl Truth {
         id
     }
 
-    pub(crate) fn add_topic(&mut self, name: String, kind: Kind) {
+    pub(crate) fn add_topic(&mut self, name: String, kind: Kind, has_snapshots: bool) {
         self.names.push(name);
         self.kinds.push(kind);
+        self.has_snapshots.push(has_snapshots);
         self.deleted.push(0);
         self.order.push(BTreeMap::new());
         self.times.push(BTreeMap::new());

@@ -122,7 +122,7 @@ impl Publisher {
         message: &mut String,
     ) {
         let name = truth.names[topic].clone();
-        if net.dice.chance(200) {
+        if truth.has_snapshots[topic] && net.dice.chance(200) {
             let covers = some_covered(net, truth, topic);
             let id = truth.snapshot(topic, covers, net.dice.scale(1, pad_max), self.me);
             let data = data_of(Content::Json, &truth.published[id].payload);

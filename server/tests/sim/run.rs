@@ -10,7 +10,7 @@ use crate::{
     clients::Role,
     dice::Dice,
     net::Net,
-    oracle::{Entry, Kind},
+    oracle::Entry,
     stand::check_subscriber,
     wire::{Pace, Stage as WireStage},
     world::{CONTROL, Plan, World},
@@ -107,7 +107,7 @@ fn step(world: &mut World) {
         }
         97 => {
             let topic = world.below(world.truth.names.len());
-            if world.truth.kind(topic) == Kind::Delta && world.chance(300) {
+            if world.truth.has_snapshots[topic] && world.chance(300) {
                 world.control_snapshot(topic);
             } else {
                 world.control_publish(topic);

@@ -52,7 +52,7 @@ fn world_with(
     World::new(plan, Dice::new(1), settings)
 }
 
-fn subscriber(world: &mut World, path: Result<&[&str], &str>, room: usize) -> usize {
+pub(crate) fn subscriber(world: &mut World, path: Result<&[&str], &str>, room: usize) -> usize {
     subscriber_with(world, path, room, None)
 }
 
@@ -74,7 +74,7 @@ fn subscriber_with(
     world.clients.len() - 1
 }
 
-fn publisher(world: &mut World, topic: usize) -> usize {
+pub(crate) fn publisher(world: &mut World, topic: usize) -> usize {
     let mut wire = Wire::new(&mut world.net.borrow_mut(), 0, 1, 1 << 20);
     let me = world.clients.len();
     let role = Publisher::new(&mut wire, &world.truth, me, Some(topic), false);
@@ -83,7 +83,7 @@ fn publisher(world: &mut World, topic: usize) -> usize {
     me
 }
 
-fn publish(world: &mut World, who: usize, topic: usize, pad: usize) {
+pub(crate) fn publish(world: &mut World, who: usize, topic: usize, pad: usize) {
     say(world, who, topic, pad);
     world.settle();
 }
@@ -106,7 +106,7 @@ fn messages(world: &World, who: usize) -> Vec<usize> {
     ids.collect()
 }
 
-fn turns(world: &mut World, count: usize) {
+pub(crate) fn turns(world: &mut World, count: usize) {
     for _ in 0..count {
         world.turn(0);
     }
@@ -127,7 +127,7 @@ fn run_to_helper(world: &mut World, source: usize) {
 }
 
 /// A JSON subscriber asks for something.
-fn ask(
+pub(crate) fn ask(
     world: &mut World,
     who: usize,
     ask: impl FnOnce(&mut Subscriber, &mut Net, &mut Wire, Seqs),
@@ -140,7 +140,7 @@ fn ask(
     ask(subscriber, net, wire, seqs);
 }
 
-fn closed(world: &World, who: usize) -> Option<u16> {
+pub(crate) fn closed(world: &World, who: usize) -> Option<u16> {
     world.clients[who].wire.closed.flatten()
 }
 

@@ -163,10 +163,12 @@ impl World {
             let is_value = topic % 2 == 1;
             let (letter, kind) = if is_value { ('v', Kind::Value) } else { ('e', Kind::Event) };
             let deep = if topic % 3 == 2 { ".x" } else { "" };
-            truth.add_topic(format!("{letter}.{}{deep}", topic / 2), kind);
+            truth.add_topic(format!("{letter}.{}{deep}", topic / 2), kind, false);
         }
         for book in 0..plan.books {
-            truth.add_topic(format!("d.{book}"), Kind::Delta);
+            let name = format!("d.{book}");
+            let source = settings.rules.rule(settings.rules.of(&name)).snapshot;
+            truth.add_topic(name, Kind::Delta, source == SnapshotSource::Published);
         }
         shared.advance(Stage::Ready);
         Self {
@@ -298,7 +300,7 @@ impl World {
     /// Every delta topic gets a snapshot of all that was published, when all is quiet.
     pub(crate) fn refresh_books(&mut self) {
         for topic in 0..self.truth.names.len() {
-            if self.truth.kind(topic) == Kind::Delta && self.seqs(0)[topic] & 0xffff_ffff > 0 {
+            if self.truth.has_snapshots[topic] && self.seqs(0)[topic] & 0xffff_ffff > 0 {
                 let id = self.truth.published.len();
                 let pad = self.net.borrow_mut().dice.scale(1, self.plan.pad_max);
                 self.truth.snapshot(topic, id, pad, CONTROL);
@@ -457,7 +459,7 @@ fn draw_rule(dice: &mut Dice, pattern: &str, kind: RuleKind, tight: bool) -> Top
         new.lag_bytes_max = Some(dice.scale(100, 50_000) as u64);
         new.lag_messages_max = Some(dice.scale(1, 100) as u64);
     }
-    if !delta && dice.chance(200) {
+    if dice.chance(if delta { 100 } else { 200 }) {
         new.snapshot = SnapshotSource::None;
     }
     new
