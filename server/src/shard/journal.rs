@@ -14,6 +14,7 @@ use uringcast_ring::Io;
 
 use super::{Shard, count};
 use crate::{
+    home::home_of,
     ids::TopicId,
     mail::{JournalEntry, Mail},
     publication::Publication,
@@ -157,6 +158,9 @@ impl<I: Io> Shard<I> {
             topic.past_epochs = Some(old.past_epochs.clone());
             topic.pub_seq = old.pub_seq;
             topic.snapshot.clone_from(&old.snapshot);
+            if usize::from(home_of(old.hash, self.shards).0) == self.index {
+                self.watch_expiry(id);
+            }
         }
     }
 

@@ -5,10 +5,7 @@
 
 use std::collections::HashMap;
 
-use uringcast_protocol::{
-    opcode::{CloseCode, Opcode},
-    reply, writer,
-};
+use uringcast_protocol::{opcode::CloseCode, reply};
 use uringcast_ring::{Io, SendOutcome};
 
 use super::{Shard, close::Ending, count, uncount};
@@ -258,11 +255,12 @@ impl<I: Io> Shard<I> {
         for (index, next) in owing {
             let Some(id) = self.connections.id_at(index) else { continue };
             let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { continue };
-            if self.topics.lane(seat.lane).format.body == Body::Raw {
+            let body = self.topics.lane(seat.lane).format.body;
+            if body == Body::Raw {
                 self.close_slow(id, Some(rule));
             } else {
                 self.count_told(rule, Told::Gap, id);
-                self.own_bytes(id, |out| write_gap(out, &name, next, seq, "deleted"));
+                self.own_bytes(id, |out| write_gap(out, body, &name, (next, seq), "deleted"));
             }
         }
     }
@@ -491,8 +489,14 @@ impl<I: Io> Shard<I> {
 }
 
 /// Appends a gap as a message of its own.
-pub(super) fn write_gap(out: &mut Vec<u8>, topic: &str, from: u64, to: u64, reason: &str) {
+pub(super) fn write_gap(
+    out: &mut Vec<u8>,
+    body: Body,
+    topic: &str,
+    (from, to): (u64, u64),
+    reason: &str,
+) {
     let mut message = Vec::new();
     reply::write_gap(&mut message, topic, from, to, reason);
-    writer::write_message(out, Opcode::Text, &message, None);
+    body.write_notice(out, "gap", &message);
 }

@@ -102,7 +102,7 @@ impl<I: Io> Shard<I> {
             }
             _ => self.answer_published(topic, origin, epoch, seq),
         }
-        if self.samples.bytes > SAMPLES_BYTES_MAX {
+        if self.samples.bytes > SAMPLES_BYTES_MAX || self.drain.is_some() {
             self.publish_sample(topic);
         }
     }
@@ -159,7 +159,7 @@ impl<I: Io> Shard<I> {
             self.topics.tick(entry, now);
             self.judge_failures();
         }
-        self.topics.run_batches(now);
+        self.topics.run_batches(now, now);
         for _ in 0..DUE_PER_TICK_MAX {
             let Some(topic) = self.topics.next_stale(now) else { break };
             self.tell_stale(topic);
@@ -176,7 +176,7 @@ impl<I: Io> Shard<I> {
         }
         self.topics.show_everything(self.now.ns);
         self.judge_failures();
-        self.topics.run_batches(u64::MAX);
+        self.topics.run_batches(u64::MAX, self.now.ns);
     }
 
     fn tell_stale(&mut self, topic: TopicId) {

@@ -202,7 +202,8 @@ impl<I: Io> Shard<I> {
                 && topic.kind != Kind::Value
                 && owed.next <= topic.seq
             {
-                write_gap(&mut gaps, &topic.name, owed.next, topic.seq, "slow");
+                let (gone, name) = ((owed.next, topic.seq), &topic.name);
+                write_gap(&mut gaps, format.body, name, gone, "slow");
                 count!(self.gaps);
                 self.shared.of_rule(self.index, topic.rule).gaps.add(1);
             }

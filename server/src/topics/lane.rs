@@ -3,10 +3,13 @@
 //! Knows: cursors, whose turn it is, who is held back and since when. Must not know: sockets,
 //! sessions, or why a subscriber is held back.
 
+mod batch;
+
 use std::collections::VecDeque;
 
 use uringcast_ring::pool::PoolFull;
 
+pub use self::batch::Batching;
 use crate::{
     ids::{ConnectionId, EntryId, TopicId},
     publication::{Format, Publication},
@@ -63,23 +66,6 @@ pub struct LagMark {
     /// Messages appended by then.
     base_messages: u64,
 }
-
-/// When a lane whose topics are all batched is visited.
-#[derive(Clone, Copy, Debug)]
-pub struct Batching {
-    /// Every so often, ns: the smallest of the topics appended. 0: at once. `u64::MAX`: nothing was
-    /// appended yet.
-    pub every_ns: u64,
-    /// When it is due; 0 while nothing waits for that.
-    pub due_ns: u64,
-    /// Rounds until everyone has had what was there when it was due.
-    rounds_left: u32,
-    /// The head when it was last due.
-    head: u64,
-}
-
-/// A batch of so many bytes goes before its time.
-const BATCH_BYTES_MAX: u64 = 1 << 20;
 
 /// One subscriber's turn.
 #[derive(Clone, Copy, Debug)]
@@ -244,51 +230,6 @@ impl Lane {
         self.interest.binary_search_by_key(&entry, |member| member.entry).is_ok()
     }
 
-    /// Until when it is not visited, if that is not at once.
-    pub fn batch_waits(&self, now_ns: u64) -> Option<u64> {
-        let Batching { every_ns, due_ns, rounds_left, head } = self.batch;
-        // Without anything appended there is nothing that could wait.
-        if every_ns == 0 || every_ns == u64::MAX || rounds_left > 0 {
-            return None;
-        }
-        if self.log.head() - head > BATCH_BYTES_MAX {
-            return None;
-        }
-        Some(if due_ns > 0 { due_ns } else { now_ns + every_ns })
-    }
-
-    /// Its time has come: it is visited until everyone has had what is there now.
-    pub fn begin_batch(&mut self, now_ns: u64) {
-        self.batch.due_ns = 0;
-        if self.queued {
-            return;
-        }
-        self.batch.rounds_left = self.log.visits(VISIT_BYTES_MAX).max(1);
-        self.batch.head = self.log.head();
-        self.steps_left = self.subscribers.len() as u32;
-        // It did not take its subscribers that long to be visited.
-        self.round_started_ns = now_ns;
-    }
-
-    /// A subscriber that had no room when the batch was due has some now: it is not to wait for all of
-    /// another period. When it is due instead.
-    pub fn hurry(&mut self, index: u32, now_ns: u64) -> Option<u64> {
-        let Batching { every_ns, due_ns, head, .. } = self.batch;
-        if every_ns == 0
-            || every_ns == u64::MAX
-            || self.queued
-            || self.subscribers[index as usize].cursor >= head
-        {
-            return None;
-        }
-        let sooner_ns = now_ns + every_ns / 4;
-        if due_ns > 0 && due_ns <= sooner_ns {
-            return None;
-        }
-        self.batch.due_ns = sooner_ns;
-        Some(sooner_ns)
-    }
-
     fn grown(&mut self, now_ns: u64) {
         if self.pending == 0 {
             self.round_started_ns = now_ns;
@@ -447,7 +388,10 @@ mod tests {
     use uringcast_ring::pool::Pool;
 
     use super::*;
-    use crate::publication::{self, Order, PayloadContent};
+    use crate::{
+        publication::{self, Order, PayloadContent},
+        topics::log::Boundary,
+    };
 
     struct Bench {
         lane: Lane,
@@ -565,5 +509,60 @@ mod tests {
         assert!(!is_past(12, 10));
         assert!(is_past(11, 10));
         assert!(is_past(100, 0));
+    }
+
+    #[test]
+    fn a_batch_is_visited_until_everyone_has_what_was_there_when_it_was_due() {
+        let mut bench = Bench::new(2);
+        bench.lane.batch.every_ns = 10;
+        for _ in 0..30 {
+            bench.publish(10_000);
+        }
+        assert_eq!(bench.lane.batch_waits(5), Some(15));
+        bench.lane.begin_batch(15);
+        let mut rounds = 0;
+        while bench.lane.is_pending() {
+            assert_eq!(bench.lane.batch_waits(15), None, "after {rounds} rounds");
+            bench.round(9);
+            rounds += 1;
+        }
+        assert_eq!(rounds, 30, "each large message is a visit");
+        bench.publish(10);
+        assert_eq!(bench.lane.batch_waits(20), Some(30), "the next one waits again");
+        for _ in 0..110 {
+            bench.publish(10_000);
+        }
+        assert_eq!(bench.lane.batch_waits(20), None, "so much does not wait");
+        // Who had no room when it was due does not wait for all of a period.
+        while bench.lane.is_pending() {
+            bench.round(9);
+        }
+        bench.lane.hold(1, true);
+        bench.publish(10);
+        bench.lane.begin_batch(30);
+        while bench.lane.is_pending() {
+            bench.round(9);
+        }
+        assert_eq!(bench.lane.hurry(0, 40), None, "this one has all");
+        bench.lane.hold(1, false);
+        bench.lane.batch.every_ns = 1_000;
+        assert_eq!(bench.lane.hurry(1, 40), Some(290));
+    }
+
+    #[test]
+    fn a_notice_is_sent_and_is_no_message() {
+        let mut bench = Bench::new(1);
+        bench.publish(10);
+        let notice = b"\x81\x02{}";
+        let appended = bench.lane.append_notice(notice, TopicId(0), 1, &mut bench.memory);
+        assert_eq!(appended, Ok(true));
+        bench.publish(10);
+        let log = &bench.lane.log;
+        assert_eq!((log.messages(), log.messages_between(0, 28)), (2, 2));
+        assert_eq!((log.messages_between(0, 16), log.messages_between(12, 16)), (1, 0));
+        assert_eq!(log.unsent(0).count(), 2);
+        assert_eq!(log.boundary(13, Boundary::Message), 16, "its end is one of a message");
+        assert_eq!(bench.round(1), [(0, 28)]);
+        assert_eq!(bench.memory.held_bytes, 0);
     }
 }

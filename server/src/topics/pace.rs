@@ -357,9 +357,9 @@ impl Topics {
         }
     }
 
-    /// Puts the lanes into their queues whose time has come.
-    pub fn run_batches(&mut self, now_ns: u64) {
-        while let Some((due_ns, id)) = self.lines.due.pop(now_ns) {
+    /// Puts the lanes into their queues whose batches are due by `due_by_ns`.
+    pub fn run_batches(&mut self, due_by_ns: u64, now_ns: u64) {
+        while let Some((due_ns, id)) = self.lines.due.pop(due_by_ns) {
             let Some(lane) = self.lanes.get_mut(id.0 as usize) else { continue };
             if lane.batch.due_ns == due_ns {
                 lane.begin_batch(now_ns);
@@ -436,5 +436,40 @@ impl Topics {
             queues.settle(lane_id, lane, appended, &pace, now_ns);
         }
         !lanes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_aligned_and_ahead() {
+        for (now, phase, tick) in [(0, 0, 10), (9, 0, 10), (10, 0, 20), (3, 4, 4), (4, 14, 14)] {
+            assert_eq!(next_tick_ns(now, 10, phase), tick, "{now} {phase}");
+        }
+        assert!(next_tick_ns(u64::MAX / 2, 7, u64::MAX) > u64::MAX / 2);
+    }
+
+    #[test]
+    fn paces_are_granted_to_two_digits_and_never_slower() {
+        let wishes = [(1, 10), (10, 10), (99, 99), (250, 250), (333, 330), (60_000, 60_000)];
+        for (wanted_ms, granted) in wishes {
+            assert_eq!(granted_ms(wanted_ms), granted);
+        }
+        let paces: std::collections::BTreeSet<_> = (10..=60_000).map(granted_ms).collect();
+        assert!(paces.len() < 350, "{}", paces.len());
+    }
+
+    #[test]
+    fn deadlines_that_do_not_hold_are_dropped_in_the_end() {
+        let mut deadlines = Deadlines::default();
+        for key in 0..10_000_u32 {
+            deadlines.set(u64::from(10_000 - key), key);
+            deadlines.trim(10, |_, other| other == key);
+        }
+        assert!(deadlines.0.len() <= TRIM_FROM + 21);
+        assert_eq!((deadlines.next_ns(), deadlines.pop(0)), (Some(1), None));
+        assert_eq!(deadlines.pop(1), Some((1, 9_999)));
     }
 }

@@ -12,6 +12,8 @@
 //!
 //! Lag, a snapshot on subscribing and a resume are all this one thing, begun at different numbers.
 
+mod view;
+
 use std::{collections::VecDeque, ops::Range};
 
 use uringcast_protocol::{command::ErrorCode, reply};
@@ -21,7 +23,7 @@ use crate::{
     ids::{LaneId, TopicId},
     publication::{Body, Format, Publication},
     rules::{Kind, Overflow, RuleId, SnapshotSource},
-    topics::{Topics, lane::Lane, names::Topic, pace::View, tally::Tally},
+    topics::{Topics, lane::Lane, names::Topic, tally::Tally},
 };
 
 /// A batch of a sweep ends when it has so many bytes.
@@ -266,18 +268,6 @@ impl Sweep {
         Some(&self.owed[at])
     }
 
-    /// The count up to which everything of a value topic was sent that has no entry of its own.
-    pub fn seen(&self, topic: TopicId) -> u64 {
-        let mut from = self.at;
-        for mark in &self.marks {
-            if (from..mark.end).contains(&topic.0) {
-                return mark.seen;
-            }
-            from = if mark.end == u32::MAX { 0 } else { mark.end };
-        }
-        0
-    }
-
     /// Of value topics everything up to `seen`, the shard's count, was sent or never will be; `away`
     /// is the lane's now.
     pub fn settle(&mut self, away: Tally, seen: u64) {
@@ -417,7 +407,7 @@ impl Topics {
             && topic.kind == Kind::Value
             && let Some(view) = self.view_in(lane, id).filter(|view| view.entry.is_some())
         {
-            return serve_view(format, sweep, topic, (id, seen), view, batch);
+            return view::serve(format, sweep, topic, (id, seen), view, batch);
         }
         let found = sweep.owed.binary_search_by_key(&id, |owed| owed.topic);
         if topic.kind == Kind::Value && found.is_err() {
@@ -463,36 +453,6 @@ impl Topics {
         }
         served
     }
-}
-
-/// A sampled entry's topic: of it there is what was shown last, and nothing else.
-fn serve_view(
-    format: Format,
-    sweep: &mut Sweep,
-    topic: &Topic,
-    (id, seen): (TopicId, u64),
-    view: View<'_>,
-    batch: &mut Batch,
-) -> Served {
-    let found = sweep.owed.binary_search_by_key(&id, |owed| owed.topic).ok();
-    let owed = found.map(|at| sweep.owed.remove(at)).filter(|owed| owed.epoch == topic.epoch);
-    let Some(publication) = view.publication else { return Served::Done };
-    match owed {
-        Some(Owed { need: Need::Snapshot, .. }) => {
-            batch.told.push((topic.rule, Told::Snapshot));
-            batch.write(|out| publication.write_snapshot(out, format.body));
-        }
-        Some(owed) if owed.next > view.seq() => {}
-        None if view.at <= seen => {}
-        _ => {
-            batch.push(publication, format);
-            sweep.sent += 1;
-            if view.at > sweep.began {
-                sweep.shown.add(topic.rule, 1);
-            }
-        }
-    }
-    Served::Done
 }
 
 /// One topic's turn in a batch.
@@ -612,7 +572,7 @@ impl Server<'_> {
             Kind::Event => false,
             // The publisher sends no snapshots: how to go on is the subscriber's affair.
             Kind::Delta if source != SnapshotSource::Published => {
-                self.batch.gap(topic, self.owed.next, first - 1, reason);
+                self.batch.gap(self.format.body, topic, self.owed.next, first - 1, reason);
                 self.owed.next = first;
                 true
             }

@@ -143,7 +143,9 @@ impl Bench {
                 assert!(ago_ns >= u64::from(pace_ms) * MS, "{topic}: {ago_ns} ns after the last");
             }
         }
-        reader.last[topic] = Some((seq, now_ns));
+        // What a sweep sends was shown before.
+        let seated = matches!(reader.place, Place::Seated(..));
+        reader.last[topic] = Some((seq, if seated { now_ns } else { 0 }));
     }
 
     /// The pace at which a reader should see a topic.
@@ -223,8 +225,8 @@ impl Bench {
         self.topics.repace((&before, &after), sweep, &mut starts, self.now_ns);
         self.changed_ns = self.now_ns;
         self.readers[at].place = place;
-        // What was appended to the old lane by that is still of the old lane.
-        self.read(at);
+        // What was appended by that is of now, and what this one's old lane has is still of that.
+        (0..self.readers.len()).for_each(|reader| self.read(reader));
         for (topic, before) in paces_before.into_iter().enumerate() {
             if before.is_none() || self.pace_ms(at, topic).is_none() {
                 self.readers[at].last[topic] = None;
@@ -257,8 +259,7 @@ impl Bench {
                 None
             }
         };
-        let gone = before.iter().chain(&after).copied().collect::<Vec<_>>();
-        gone.into_iter().for_each(|entry| self.topics.names.release(entry));
+        before.iter().chain(&after).for_each(|&entry| self.topics.names.release(entry));
         let swept = old.is_some();
         let mut sweep = old.unwrap_or_else(|| {
             let id = self.ids[EVENT];
