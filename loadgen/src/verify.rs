@@ -463,4 +463,21 @@ mod tests {
         ledger.settle(2, |_| 5);
         assert_eq!(ledger.faults.lost, 0);
     }
+
+    #[test]
+    fn a_gap_told_must_begin_where_the_connection_stands() {
+        let mut ledger = ledger(StreamKind::Delta);
+        ledger.expect_all(1);
+        assert_eq!(ledger.observe(1, 1, 0), Verdict::Advanced);
+        assert!(ledger.gap_told(1, 1, 1, 9));
+        assert_eq!(ledger.observe(1, 1, 10), Verdict::Advanced);
+        assert_eq!(ledger.faults, Faults::default());
+        assert!(!ledger.gap_told(1, 1, 5, 20), "it has those");
+        assert_eq!(ledger.expected(1, 1), Some(11));
+        assert!(!ledger.gap_told(1, 1, 13, 20), "11 and 12 are missing");
+        assert_eq!((ledger.faults.lost, ledger.expected(1, 1)), (2, Some(21)));
+        assert!(!ledger.gap_told(0, 9, 1, 2) && !ledger.gap_told(1, 0, 1, 2), "not its own");
+        ledger.place(1, 1, None);
+        assert!(ledger.gap_told(1, 1, 40, 41), "anything may come first");
+    }
 }

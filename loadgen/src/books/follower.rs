@@ -248,9 +248,7 @@ impl Follower {
 
     /// The subscriber has no book any more.
     fn forget(&mut self, cell: usize) {
-        if let Some(state) = self.cells[cell].state.take() {
-            self.shelf.leave(state);
-        }
+        self.cells[cell].state = None;
     }
 
     /// A snapshot of `stream` that stands for everything up to `seq`. `known`: its text is that of
@@ -278,7 +276,6 @@ impl Follower {
             let name = (data.len() as u64, self.hasher.hash_one(data));
             match self.shelf.begin(book, name, || parse_snapshot(data)) {
                 Ok(state) => {
-                    self.forget(cell);
                     self.cells[cell].state = Some(state);
                     ledger.place(connection, stream, Some(seq));
                 }
@@ -379,7 +376,7 @@ impl Follower {
         {
             return difference.clone();
         }
-        let ours = self.shelf.book(state);
+        let ours = self.shelf.levels(state, book);
         let found = difference("bid", &ours.bids, &known.sides.0)
             .or_else(|| difference("ask", &ours.asks, &known.sides.1));
         known.compared = Some((state, found.clone()));

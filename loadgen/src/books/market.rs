@@ -127,6 +127,18 @@ impl Market {
         Ok(market)
     }
 
+    /// One book, stream 0.
+    #[cfg(test)]
+    pub(super) fn of_one<'a>(snapshot: &[u8], updates: impl Iterator<Item = &'a [u8]>) -> Self {
+        let book = parse_snapshot(snapshot).expect("a snapshot");
+        let origin = Origin { stream: 0, snapshot: snapshot.to_vec(), book, updates: Vec::new() };
+        let mut market = Self { book_of: vec![Some(0)], origins: vec![origin], levels: Vec::new() };
+        for update in updates {
+            market.add(0, update).expect("an update");
+        }
+        market
+    }
+
     fn add(&mut self, book: u16, payload: &[u8]) -> Result<(), String> {
         let update: DepthUpdate<'_> =
             serde_json::from_slice(payload).map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
 //! A server of order books with known faults: it takes lines with `pub_seq` and snapshots, and knows
 //! history and resume. One lock, a thread per connection.
+#![expect(clippy::disallowed_types, reason = "a server for tests, simple rather than fast")]
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};

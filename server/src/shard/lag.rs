@@ -82,6 +82,11 @@ impl<I: Io> Shard<I> {
     pub(super) fn writable(&mut self, id: ConnectionId, cancelled: bool) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.flags.clear(Flags::WRITE_ARMED);
+        if !cancelled {
+            // Its kernel has taken more: it reads. An answer to a ping that lies behind what is still
+            // to be read may take longer than a ping is waited for.
+            connection.flags.clear(Flags::PING_OUT);
+        }
         if connection.phase == Phase::Ending {
             self.finish(id);
         } else if !cancelled {

@@ -127,7 +127,10 @@ impl<I: Io> Shard<I> {
             let Some(id) = self.connections.id_at(index) else { continue };
             let Some(connection) = self.connections.find(id) else { continue };
             // Whose answer may be there and was not received, because we do not read, is not silent.
-            let deaf = connection.flags.has(Flags::READ_PARKED) || connection.stops_reading();
+            // Who has not room for more has not read the ping yet; see below for who judges them.
+            let deaf = connection.flags.has(Flags::READ_PARKED)
+                || connection.flags.has(Flags::BLOCKED)
+                || connection.stops_reading();
             if connection.phase == Phase::Open && connection.flags.has(Flags::PING_OUT) && !deaf {
                 self.close_with(
                     id,
