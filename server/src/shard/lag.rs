@@ -250,12 +250,20 @@ impl<I: Io> Shard<I> {
     pub(super) fn forget_owed(&mut self, id: TopicId) {
         let topic = self.topics.names.topic(id);
         let (seq, name, rule) = (topic.seq, topic.name.clone(), topic.rule);
-        let mut owing: Vec<_> = self
-            .sweeps
-            .iter_mut()
-            .filter_map(|(&index, sweep)| Some((index, sweep.forget(id)?.next)))
-            .filter(|&(_, next)| topic.kind != Kind::Value && next <= seq)
-            .collect();
+        let mut owing = Vec::new();
+        for (&index, sweep) in &mut self.sweeps {
+            let connection = self.connections.id_at(index);
+            let seat = connection.and_then(|id| self.connections.find(id)?.seat);
+            let Some(seat) = seat else { continue };
+            let interest = &self.topics.lane(seat.lane).interest;
+            let wants = |e| interest.binary_search_by_key(e, |member| member.entry).is_ok();
+            if topic.entries.iter().any(wants)
+                && let Some(next) = sweep.owed(id, topic).and_then(|owed| owed.unsent(topic))
+            {
+                owing.push((index, next));
+            }
+            sweep.forget(id);
+        }
         owing.sort_unstable();
         for (index, next) in owing {
             let Some(id) = self.connections.id_at(index) else { continue };

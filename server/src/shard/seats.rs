@@ -13,7 +13,6 @@ use crate::{
     conn::{Flags, Phase, Seat, outbox::Pending},
     ids::{ConnectionId, EntryId, LaneId, TopicId},
     publication::{Body, Format},
-    rules::Kind,
     topics::{
         log::{Boundary, Detached},
         sweep::{Need, Owed as Start, Sweep},
@@ -111,16 +110,17 @@ impl<I: Io> Shard<I> {
             if let Some(sweep) = self.sweeps.get_mut(&id.index) {
                 let names = &self.topics.names;
                 for &start in starts {
-                    match sweep.owed(start.topic) {
+                    let topic = names.topic(start.topic);
+                    match sweep.owed(start.topic, topic) {
                         // It goes on waiting, from where it does.
-                        Some(&owed) if owed.need == Need::Awaited => {
+                        Some(owed) if owed.need == Need::Awaited => {
                             let next =
                                 if start.need == Need::Snapshot { owed.next } else { start.next };
                             sweep.owe(Start { next, ..start });
                         }
                         // What its sweep has still to send comes first, and then there is nothing to
                         // begin.
-                        Some(owed) if owed.next <= names.topic(start.topic).seq => {}
+                        Some(owed) if owed.next <= topic.seq => {}
                         _ => sweep.owe(start),
                     }
                 }
@@ -198,15 +198,13 @@ impl<I: Io> Shard<I> {
         let mut gaps = Vec::new();
         for t in apart(&had, entries) {
             let topic = names.topic(t);
-            if let Some(owed) = sweep.forget(t)
-                && topic.kind != Kind::Value
-                && owed.next <= topic.seq
-            {
-                let (gone, name) = ((owed.next, topic.seq), &topic.name);
+            if let Some(next) = sweep.owed(t, topic).and_then(|owed| owed.unsent(topic)) {
+                let (gone, name) = ((next, topic.seq), &topic.name);
                 write_gap(&mut gaps, format.body, name, gone, "slow");
                 count!(self.gaps);
                 self.shared.of_rule(self.index, topic.rule).gaps.add(1);
             }
+            sweep.forget(t);
         }
         let Some(lane) = new_lane else {
             self.vacate(id, Owed::Nothing);

@@ -40,10 +40,11 @@ impl Topics {
             if begun.binary_search(&topic).is_ok() {
                 continue;
             }
-            let unsent = sweep.is_some_and(|sweep| match sweep.owed(topic) {
-                Some(owed) => owed.need == Need::Snapshot || owed.next <= old_seq,
-                None => old_at > sweep.seen(topic),
-            });
+            let unsent =
+                sweep.is_some_and(|sweep| match sweep.owed(topic, self.names.topic(topic)) {
+                    Some(owed) => owed.need == Need::Snapshot || owed.next <= old_seq,
+                    None => old_at > sweep.seen(topic),
+                });
             let has_more = unsent || new_seq > old_seq;
             if has_more || sweep.is_some() {
                 let next = if has_more { new_seq } else { old_seq + 1 };

@@ -50,6 +50,18 @@ pub struct Owed {
     pub need: Need,
 }
 
+impl Owed {
+    /// Everything of a topic that came to be while the subscriber was swept.
+    fn all(id: TopicId, topic: &Topic) -> Self {
+        Self { topic: id, epoch: topic.epoch, next: topic.base_seq + 1, need: Need::Next }
+    }
+
+    /// The first number of those of the topic's messages that it was not sent.
+    pub fn unsent(&self, topic: &Topic) -> Option<u64> {
+        (topic.kind != Kind::Value && self.next <= topic.seq).then_some(self.next)
+    }
+}
+
 /// What a subscriber is to be sent of a topic first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -242,14 +254,14 @@ impl Sweep {
     }
 
     /// Takes out where the subscriber stands in a topic, which is not of its interest any more.
-    pub fn forget(&mut self, topic: TopicId) -> Option<Owed> {
-        let at = self.owed.binary_search_by_key(&topic, |owed| owed.topic).ok()?;
-        let owed = self.owed.remove(at);
-        self.awaited -= u32::from(owed.need == Need::Awaited);
+    pub fn forget(&mut self, topic: TopicId) {
+        if let Ok(at) = self.owed.binary_search_by_key(&topic, |owed| owed.topic) {
+            let owed = self.owed.remove(at);
+            self.awaited -= u32::from(owed.need == Need::Awaited);
+        }
         if topic.0 == self.at {
             self.until = None;
         }
-        Some(owed)
     }
 
     /// The topics from `at` up to `end`, at least one, were looked at when `seen` publications had
@@ -262,10 +274,12 @@ impl Sweep {
         self.at = if end == u32::MAX { 0 } else { end };
     }
 
-    /// What it is owed of a topic, if that has an entry.
-    pub fn owed(&self, topic: TopicId) -> Option<&Owed> {
-        let at = self.owed.binary_search_by_key(&topic, |owed| owed.topic).ok()?;
-        Some(&self.owed[at])
+    /// What it is owed of a topic of its interest; `None` of a value topic of which only the newest
+    /// matters. A topic that came to be since its last round has no entry yet: all of it is owed.
+    pub fn owed(&self, id: TopicId, topic: &Topic) -> Option<Owed> {
+        let at = self.owed.binary_search_by_key(&id, |owed| owed.topic);
+        let owed = at.map(|at| self.owed[at]).ok().filter(|owed| owed.epoch == topic.epoch);
+        owed.or_else(|| (topic.kind != Kind::Value).then(|| Owed::all(id, topic)))
     }
 
     /// Of value topics everything up to `seen`, the shard's count, was sent or never will be; `away`
@@ -421,8 +435,7 @@ impl Topics {
             return Served::Done;
         }
         // A topic that came to be meanwhile is owed from its beginning on.
-        let fresh =
-            Owed { topic: id, epoch: topic.epoch, next: topic.base_seq + 1, need: Need::Next };
+        let fresh = Owed::all(id, topic);
         let at = found.unwrap_or_else(|at| {
             sweep.owed.insert(at, fresh);
             at

@@ -148,6 +148,25 @@ fn a_second_subscription_while_swept_begins_at_its_own_answer() {
     assert_eq!(world.shards[0].vitals().sweeps, 0);
 }
 
+/// Of a topic that came to be while it was swept, and that it unsubscribed from before its sweep had
+/// come to it, it was neither sent anything nor told so.
+#[test]
+fn unsubscribed_from_a_topic_that_its_sweep_has_not_seen() {
+    let mut world = world(1, |_, settings| settings.lag_bytes_max = 5_000);
+    let _observer = subscriber(&mut world, Ok(&[">"]), 1 << 20);
+    let who = subscriber(&mut world, Ok(&["e.0", "e.1.x"]), 500);
+    let source = publisher(&mut world, EVENT);
+    world.clients[who].wire.pace = Pace::Stalled;
+    (0..30).for_each(|_| publish(&mut world, source, EVENT, 1_000));
+    assert_eq!(world.shards[0].vitals().sweeps, 1);
+    control(&mut world, OTHER_EVENT);
+    unsubscribe(&mut world, who, &["e.1.x"]);
+    world.clients[who].wire.pace = Pace::Eager;
+    let log = checked(&mut world, who);
+    let gap = Entry::Told { topic: OTHER_EVENT, told: Told::Gap { from: 1, to: 1 } };
+    assert!(log.contains(&gap));
+}
+
 /// A value that it was owed by a pattern was taken for seen when it subscribed to the name as well.
 #[test]
 fn a_name_within_a_pattern_makes_nothing_seen() {

@@ -95,7 +95,7 @@ impl Truth {
         let Published { topic, covers, .. } = self.published[id];
         let era = seq >> 32 << 32;
         let known = self.order[topic].range(era..era + (1 << 32));
-        let last = known.filter(|&(_, &id)| id <= covers).map(|(&seq, _)| seq).last();
+        let last = known.rev().find(|&(_, &id)| id <= covers).map(|(&seq, _)| seq);
         let last = last.unwrap_or(era);
         // If the last that it covers was refused, some before that one may still have been under way.
         let sure = self.published[covers].topic == topic && self.published[covers].seq.is_some();

@@ -271,7 +271,11 @@ fn check_shards(world: &World) {
         // But who begins with more than fits into one send is sent the newest values only.
         let small = world.plan.pad_max <= 200 && world.plan.books == 0;
         assert!(skipped == 0 || !small, "nobody lagged, and {skipped} messages were skipped");
-        assert_eq!(deliveries, world.truth.delivered, "deliveries counted and received");
+        // A batch of a sweep is counted when it is made: who goes does not hear the last one's end.
+        let gone = world.clients.iter().any(|client| client.wire.closed.is_some());
+        let received = world.truth.delivered;
+        let fits = deliveries == received || gone && deliveries > received;
+        assert!(fits, "{deliveries} deliveries counted and {received} received");
     }
 }
 

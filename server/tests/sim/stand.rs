@@ -132,9 +132,9 @@ impl<'t> Check<'t> {
                 }
             }
             Entry::Quiet { seqs } => {
-                for topic in 0..truth.names.len() {
+                for (topic, &seq) in seqs.iter().enumerate() {
                     let stand = self.stands[topic];
-                    self.check_whole(topic, stand, seqs[topic], "quiet");
+                    self.check_whole(topic, stand, seq, "quiet");
                     let waits = stand.is_some_and(|stand| stand.waits);
                     assert!(!waits, "client {who} waits for a snapshot of {}", truth.names[topic]);
                     if let Some(Stand { book: Some(book), high, .. }) = stand {
