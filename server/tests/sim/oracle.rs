@@ -32,6 +32,8 @@ pub(crate) struct Published {
     /// It is the state after all publications of its topic up to this one.
     pub(crate) snapshot: bool,
     pub(crate) covers: usize,
+    /// That one had been ordered when the snapshot was sent.
+    sure: bool,
     /// Its place in its topic's order, once some subscriber was told.
     pub(crate) seq: Option<u64>,
 }
@@ -92,13 +94,12 @@ impl Truth {
 
     /// A publisher's snapshot was sent as the state after number `seq`.
     pub(crate) fn check_covers(&self, id: usize, seq: u64) {
-        let Published { topic, covers, .. } = self.published[id];
+        let Published { topic, covers, sure, .. } = self.published[id];
         let era = seq >> 32 << 32;
         let known = self.order[topic].range(era..era + (1 << 32));
         let last = known.rev().find(|&(_, &id)| id <= covers).map(|(&seq, _)| seq);
         let last = last.unwrap_or(era);
-        // If the last that it covers was refused, some before that one may still have been under way.
-        let sure = self.published[covers].topic == topic && self.published[covers].seq.is_some();
+        // A snapshot that was ahead of its deltas stands for those that were there.
         assert!(
             seq == last || !sure && seq < last,
             "{}: a snapshot up to publication {covers} stands for {last}, not {seq}",
@@ -111,6 +112,8 @@ impl Truth {
         let id = self.publish(topic, Content::Json, pad, by);
         self.published[id].snapshot = true;
         self.published[id].covers = covers;
+        let covered = &self.published[covers];
+        self.published[id].sure = covered.topic == topic && covered.seq.is_some();
         id
     }
 
@@ -149,8 +152,8 @@ impl Truth {
                 bytes
             }
         };
-        let (snapshot, covers, seq) = (false, id, None);
-        self.published.push(Published { topic, content, payload, by, snapshot, covers, seq });
+        let (snapshot, covers, sure, seq) = (false, id, false, None);
+        self.published.push(Published { topic, content, payload, by, snapshot, covers, sure, seq });
         id
     }
 
