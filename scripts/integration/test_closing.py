@@ -227,8 +227,8 @@ def test_the_key_is_answered(server):
 
 
 def test_an_offender_that_answers_our_close_is_not_waited_for(server):
-    """Regression: it was left to itself for 200 ms, and clients that give the server half a second to
-    close first gave up on a busy machine."""
+    """Regression: it was left to itself for 200 ms, and clients that give the server half a second
+    to close first gave up on a busy machine."""
     waits = []
     for _ in range(5):
         with Wire(server.address("data")).upgrade("/raw/a") as wire:

@@ -114,7 +114,7 @@ impl Segment {
 /// Part of a log, taken out of it.
 #[derive(Debug)]
 pub enum Detached<'l> {
-    /// Less than [`publication::SHARED_FRAME_BYTES_MIN`](crate::publication::SHARED_FRAME_BYTES_MIN), to be copied.
+    /// Less than [`crate::publication::SHARED_FRAME_BYTES_MIN`], to be copied.
     Bytes(&'l [u8]),
     /// Part of a block.
     Shared {
