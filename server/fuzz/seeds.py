@@ -117,7 +117,8 @@ def targets():
     yield "commands", lines(
         '{"op":"subscribe","id":1,"topics":["md.BTCUSDT.trade","md.*.bookTicker","a..b","\\u0061\\ud83d\\ude00"],'
         '"snapshot":true,"sample_ms":250,"resume":{"a":{"epoch":"9f","seq":41}},"resume_from":{"ts":1},"x":[1]}',
-        '{"op":"unsubscribe","id":"q\\"1","topics":["a"]}', '{"op":"list"}', '{"op":"ping","id":9007199254740991}',
+        '{"op":"update","id":1,"topics":["a.*"],"sample_ms":500}', '{"op":"unsubscribe","id":"q\\"1","topics":["a"]}',
+        '{"op":"list"}', '{"op":"ping","id":9007199254740991}',
         '{"op":"ping","id":9007199254740992}', '{"op":"auth","id":null}', '{"op":"dance","id":3}', '{"id":1,"id":2}',
         '{"op":"publish","id":5,"topic":"a.b","data":{"x":[1,"y",1e400,-0]},"pub_seq":9,"snapshot":false}',
         '{"op":"publish","topic":"a","data_base64":"AP8="}', '{"op":"publish","topic":"a.*","data":null}', '[]', '"ping"')

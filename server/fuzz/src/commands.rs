@@ -5,7 +5,7 @@
 //!
 //! Input: a message.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
@@ -14,7 +14,7 @@ use uringcast_protocol::{
     json,
     limits::{ID_BYTES_MAX, ID_INTEGER_END, TOPIC_BYTES_MAX, TOPICS_PER_COMMAND_MAX},
     publish::Data,
-    reply::{self, Hello, Published, Terms, TopicAck},
+    reply::{self, Hello, Published, Recovered, Terms, TopicAck},
 };
 
 /// A command or an error, with the id that was in it.
@@ -82,7 +82,8 @@ fn id<'a>(command: &'a Command<'_>) -> Option<&'a Id> {
         Command::Auth { id }
         | Command::List { id }
         | Command::Ping { id }
-        | Command::Unsubscribe { id, .. } => id.as_ref(),
+        | Command::Unsubscribe { id, .. }
+        | Command::Update { id, .. } => id.as_ref(),
         Command::Publish(publish) => publish.id.as_ref(),
         Command::Subscribe(subscribe) => subscribe.id.as_ref(),
     }
@@ -106,8 +107,21 @@ struct Written<'a> {
     pub_seq: Option<u64>,
     snapshot: Option<bool>,
     sample_ms: Option<u32>,
-    resume: Option<&'a RawValue>,
-    resume_from: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    resume: BTreeMap<&'a str, Place>,
+    resume_from: Option<Time>,
+}
+
+/// Where a client stands in a topic.
+#[derive(Serialize)]
+struct Place {
+    epoch: String,
+    seq: u64,
+}
+
+#[derive(Serialize)]
+struct Time {
+    ts: u64,
 }
 
 fn write(command: &Command<'_>) -> Vec<u8> {
@@ -122,6 +136,9 @@ fn write(command: &Command<'_>) -> Vec<u8> {
         Command::Ping { .. } => Written { op: "ping", ..empty },
         Command::Unsubscribe { topics, .. } => {
             Written { op: "unsubscribe", topics: Some(topics), ..empty }
+        }
+        Command::Update { topics, sample_ms, .. } => {
+            Written { op: "update", topics: Some(topics), sample_ms: *sample_ms, ..empty }
         }
         Command::Publish(publish) => {
             let (data, data_base64) = data_fields(&publish.data);
@@ -140,8 +157,14 @@ fn write(command: &Command<'_>) -> Vec<u8> {
             topics: Some(&subscribe.topics),
             snapshot: Some(subscribe.snapshot),
             sample_ms: subscribe.sample_ms,
-            resume: subscribe.resume,
-            resume_from: subscribe.resume_from,
+            resume: subscribe
+                .resume
+                .iter()
+                .map(|(topic, at)| {
+                    (&**topic, Place { epoch: format!("{:x}", at.epoch), seq: at.seq })
+                })
+                .collect(),
+            resume_from: subscribe.resume_from_us.map(|ts| Time { ts }),
             ..empty
         },
     };
@@ -172,7 +195,8 @@ fn answers(command: &Command<'_>) {
         epoch: Some(u64::MAX),
         seq: Some(0),
         sample_ms: Some(u32::MAX),
-        recovered: Some(false),
+        recovered: Some(Recovered::NoHistory),
+        stale_since_us: Some(u64::MAX),
     };
     match command {
         Command::Auth { .. } | Command::Ping { .. } => {
@@ -193,7 +217,8 @@ fn answers(command: &Command<'_>) {
             });
         }
         Command::Subscribe(command::Subscribe { topics, .. })
-        | Command::Unsubscribe { topics, .. } => {
+        | Command::Unsubscribe { topics, .. }
+        | Command::Update { topics, .. } => {
             assert!(topics.len() <= TOPICS_PER_COMMAND_MAX);
             for outcome in [Ok(terms), Ok(Terms::default()), Err(ErrorCode::TopicInvalid)] {
                 let acks = topics.iter().map(|topic| TopicAck { topic, outcome });
@@ -219,6 +244,7 @@ fn answers(command: &Command<'_>) {
             });
             assert_eq!(value["topic"].as_str(), Some(&*publish.topic));
             answer(|out| reply::write_gap(out, &publish.topic, 0, u64::MAX, "slow"));
+            answer(|out| reply::write_stale(out, &publish.topic, u64::MAX));
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, value::RawValue};
 use uringcast::{
     payload::{self, Claim},
     publication::PayloadContent,
-    settings::Content,
+    rules::Content,
 };
 use uringcast_protocol::{
     json,
