@@ -1,6 +1,8 @@
 """Subscribers that can't keep up: what each kind of topic does to them, and to nobody else."""
 
+import contextlib
 import json
+import threading
 import time
 
 import pytest
@@ -11,6 +13,7 @@ from wire import CLOSE, TEXT, Wire, frame
 
 # The kernel's buffers are kept small, so that a socket is full soon.
 SMALL = ("--send-buffer", "16KiB", "--lag-bytes-max", "256KiB")
+VALUES_AND_DELTAS = ("--topic", "v.>:kind=value", "--topic", "d.>:kind=delta")
 
 
 def stalled(server, path):
@@ -32,6 +35,25 @@ def flood(server, topic, count, size=2_000, reader=None):
             if reader:
                 got += [reader() for _ in numbers]
     return got
+
+
+@contextlib.contextmanager
+def publishing(server, topic):
+    """The time, fifty times a second, meanwhile."""
+    done = threading.Event()
+
+    def publish():
+        with dial(server.publish_ws(f"/publish/{topic}")) as publisher:
+            while not done.wait(0.02):
+                publisher.send(str(time.time()))
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("path", ["/raw/slow.event", "/ws?topics=slow.event"])
@@ -107,6 +129,55 @@ def test_value_topics_conflate_and_the_newest_arrives(start):
         server.publish_now("v.b", '{"n":1}')
         assert json.loads(slow.message()[1])["seq"] == 2
         assert metrics.sum("closed_total", code="1013") == 0
+
+
+def test_values_wait_for_no_snapshots(start):
+    """Regression: a sweep served values and large snapshots in one round, so that a slow reader's
+    values were as old as a round of everything takes at its rate."""
+    server = start("--send-buffer", "16KiB", *VALUES_AND_DELTAS)
+    books, rate = 20, 200_000
+    with dial(server.publish_ws("/publish?ack=1")) as publisher:
+        for book in range(books):
+            line = {"topic": f"d.{book}", "pub_seq": 1, "snapshot": True, "data": "x" * 60_000}
+            publisher.send(json.dumps(line))
+            assert json.loads(publisher.recv(10)).get("op") == "published"
+    topics = [f"d.{book}" for book in range(books)]
+    with stalled(server, "/ws?topics=v.a") as slow:
+        subscribe = {"op": "subscribe", "id": 1, "topics": topics, "snapshot": True}
+        slow.send(frame(TEXT, json.dumps(subscribe)))
+        ages, snapshots, begun = [], 0, time.monotonic()
+        with publishing(server, "v.a"):
+            while snapshots < books:
+                payload = slow.message()[1]
+                message = json.loads(payload)
+                if message.get("topic") == "v.a":
+                    ages.append(time.time() - message["data"])
+                snapshots += message.get("snapshot", False)
+                time.sleep(len(payload) / rate)
+        assert time.monotonic() - begun > 5, "it reads slowly"
+    # 16 KiB of send buffer are 32 of the kernel's, a batch is of 64 KiB and what was received of 4.
+    assert len(ages) >= books / 2
+    assert max(ages) < 100_000 / rate + 1.2, ages
+
+
+def test_who_is_blocked_for_a_second_is_sent_the_newest(start):
+    """However large the bounds in bytes and messages are; but nobody is closed for that."""
+    server = start("--send-buffer", "16KiB", "--topic", "v.>:kind=value")
+    with (
+        stalled(server, "/ws?topics=v.a") as slow,
+        stalled(server, "/ws?topics=v.a,e.a") as mixed,
+    ):
+        flood(server, "v.a", 300)
+        flood(server, "e.a", 1)
+        wait_for(lambda: server.metrics().sum("lags_total") == 1, "the one of values to lag")
+        time.sleep(1.5)
+        assert server.metrics().sum("lags_total") == 1, "the other would be closed for its event"
+        last = [json.loads(slow.message()[1])["seq"]]
+        while last[-1] < 300:
+            last.append(json.loads(slow.message()[1])["seq"])
+        assert last == sorted(set(last)) and len(last) < 200
+        got = [json.loads(mixed.message()[1]) for _ in range(301)]
+        assert [each["seq"] for each in got] == [*range(1, 301), 1]
 
 
 def test_many_value_topics_all_arrive(start):

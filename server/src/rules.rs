@@ -96,6 +96,10 @@ const DELTA_HISTORY_MESSAGES: u32 = 1_024;
 /// The same in bytes, and the bytes where a rule names only messages.
 const HISTORY_BYTES: u64 = 4 << 20;
 
+/// A value topic whose rule names no age: with what the kernel holds for a slow subscriber, this is
+/// how old a value may be when it comes.
+const VALUE_LAG_AGE: Duration = Duration::from_secs(1);
+
 /// A rule for the topics that a pattern matches; the first rule that matches a topic holds.
 #[derive(Clone, Debug)]
 pub struct TopicRule {
@@ -109,6 +113,9 @@ pub struct TopicRule {
     pub lag_bytes_max: Option<u64>,
     /// A blocked subscriber's lag bound, messages; `None` for the server's.
     pub lag_messages_max: Option<u64>,
+    /// For so long a subscriber of a value topic may be blocked before it is sent the newest in place
+    /// of what it missed; value topics only.
+    pub lag_age_max: Option<Duration>,
     /// Event topics only.
     pub overflow: Overflow,
     /// How much of the past is kept.
@@ -139,6 +146,7 @@ impl TopicRule {
             content: Content::default(),
             lag_bytes_max: None,
             lag_messages_max: None,
+            lag_age_max: (kind == Kind::Value).then_some(VALUE_LAG_AGE),
             overflow: Overflow::default(),
             history: HistoryBounds { messages, bytes: HISTORY_BYTES, age: None },
             snapshot,

@@ -254,7 +254,7 @@ pub const FLAGS: &[Flag] = &[
         TOPICS,
         "topic",
         "RULE",
-        "A rule for topics, such as 'md.*.depth:kind=delta,history-messages=5000' or 'md.>:kind=value,sample=100ms'. Keys: kind (event, value or delta), content (auto, json, text or binary), history-messages, history-bytes, history-age, snapshot (last, published or none), overflow (close or gap), lag-bytes-max, lag-messages-max, pace (live), batch, sample, stale-after, expire, publish-from, subscribe-from (the last two repeatable). The README explains each. The first rule that matches a topic holds; those typed here stand before the file's. Repeatable.",
+        "A rule for topics, such as 'md.*.depth:kind=delta,history-messages=5000' or 'md.>:kind=value,sample=100ms'. Keys: kind (event, value or delta), content (auto, json, text or binary), history-messages, history-bytes, history-age, snapshot (last, published or none), overflow (close or gap), lag-bytes-max, lag-messages-max, lag-age-max, pace (live), batch, sample, stale-after, expire, publish-from, subscribe-from (the last two repeatable). The README explains each. The first rule that matches a topic holds; those typed here stand before the file's. Repeatable.",
     ),
     one(
         TOPICS,

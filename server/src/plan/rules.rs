@@ -100,6 +100,8 @@ impl Reader<'_> {
         rule.lag_bytes_max = self.one("lag-bytes-max", |text| values::bytes(text, &LAG_BYTES));
         rule.lag_messages_max =
             self.one("lag-messages-max", |text| values::number(text, &LAG_MESSAGES));
+        let age = self.one("lag-age-max", |text| values::time(text, &LAG_AGE_MS));
+        rule.lag_age_max = age.or(rule.lag_age_max);
         rule.overflow = self.choice("overflow", OVERFLOWS).unwrap_or_default();
         rule.history = self.history(rule.history);
         rule.snapshot = self.choice("snapshot", SNAPSHOTS).unwrap_or(rule.snapshot);
@@ -153,6 +155,12 @@ impl Reader<'_> {
         if self.has("sample") && kind != Kind::Value {
             let wanted = format!("wants kind value: of {name} topics every message matters");
             self.wrong("sample", wanted);
+        }
+        if self.has("lag-age-max") && kind != Kind::Value {
+            let wanted = format!(
+                "wants kind value: of {name} topics every message matters, however old it is"
+            );
+            self.wrong("lag-age-max", wanted);
         }
         if self.has("overflow") && kind != Kind::Event {
             let instead = match kind {
@@ -271,6 +279,7 @@ pub(super) const KEYS: &[&str] = &[
     "overflow",
     "lag-bytes-max",
     "lag-messages-max",
+    "lag-age-max",
     "pace",
     "batch",
     "sample",
@@ -297,6 +306,7 @@ const SNAPSHOTS: &[(&str, SnapshotSource)] = &[
 ];
 const LAG_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 const LAG_MESSAGES: RangeInclusive<u64> = 1..=1_000_000_000;
+const LAG_AGE_MS: RangeInclusive<u64> = 10..=DAY_MS;
 const MESSAGES: RangeInclusive<u32> = 0..=100_000_000;
 const HISTORY_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 40;
 const AGE_MS: RangeInclusive<u64> = 1..=DAY_MS * 30;

@@ -255,13 +255,14 @@ fn rule(text: &str) -> TopicRule {
 #[test]
 fn the_keys_of_a_rule() {
     let all = rule(
-        "ns:md.*:kind=value,content=json,lag-bytes-max=1MiB,lag_messages_max=7,history-messages=9,\
-         history-bytes=1KiB,history-age=1m,snapshot=none,sample=250ms,expire=1h,stale-after=3s,\
+        "ns:md.*:kind=value,content=json,lag-bytes-max=1MiB,lag_messages_max=7,lag-age-max=20ms,\
+         history-messages=9,history-bytes=1KiB,history-age=1m,snapshot=none,sample=250ms,expire=1h,stale-after=3s,\
          publish-from=10.0.0.0/8,publish-from=::1,subscribe-from=192.0.2.1",
     );
     assert!(all.pattern.matches("ns:md.a"));
     assert_eq!((all.kind, all.content), (Kind::Value, Content::Json));
     assert_eq!((all.lag_bytes_max, all.lag_messages_max), (Some(1 << 20), Some(7)));
+    assert_eq!(all.lag_age_max, Some(Duration::from_millis(20)));
     let age = Some(Duration::from_secs(60));
     assert_eq!(all.history, HistoryBounds { messages: 9, bytes: 1 << 10, age });
     assert_eq!(all.snapshot, SnapshotSource::None);
@@ -303,6 +304,7 @@ fn every_mistake_of_a_rule_is_named_with_its_key() {
         ("kind=value,kind=event", "kind", "event", "is given twice"),
         ("lag-bytes-max=1", "lag-bytes-max", "1", "from 4KiB to 1GiB"),
         ("lag-messages-max=0", "lag-messages-max", "0", "from 1 to"),
+        ("kind=value,lag-age-max=1ms", "lag-age-max", "1ms", "a time from 10ms to 1day"),
         ("overflow=drop", "overflow", "drop", "wants close or gap"),
         ("history=5", "history", "5", "history-messages=1000"),
         ("history-messages=-1", "history-messages", "-1", "from 0 to 100000000"),
@@ -322,6 +324,7 @@ fn every_mistake_of_a_rule_is_named_with_its_key() {
         // Each right by itself, and nonsense together.
         ("sample=1s", "sample", "1s", "wants kind value: of event topics every message matters"),
         ("kind=delta,sample=1s", "sample", "1s", "wants kind value: of delta topics"),
+        ("kind=delta,lag-age-max=1s", "lag-age-max", "1s", "wants kind value: of delta topics"),
         ("kind=value,overflow=gap", "overflow", "gap", "wants kind event"),
         ("kind=delta,overflow=close", "overflow", "close", "wants kind event"),
         ("kind=delta,snapshot=last", "snapshot", "last", "wants published or none"),

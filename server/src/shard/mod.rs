@@ -36,6 +36,7 @@ mod resume;
 mod rights;
 mod seats;
 mod sse;
+mod sweeps;
 mod upkeep;
 mod vitals;
 
@@ -65,7 +66,12 @@ use crate::{
     settings::Settings,
     shared::{Shared, Stage},
     timers::{Fixed, Spread, Various},
-    topics::{LagBounds, Topics, lane::Round, names::Names, sweep::Sweep},
+    topics::{
+        LagBounds, Topics,
+        lane::{LagMark, Round},
+        names::Names,
+        sweep::Sweep,
+    },
 };
 
 /// The ring's listener of the data port.
@@ -189,6 +195,7 @@ struct Scratch {
     ids: Vec<TopicId>,
     lanes: Vec<LaneId>,
     mail: Vec<Mail>,
+    marks: Vec<LagMark>,
     message: Vec<u8>,
     troubles: Vec<SendTrouble>,
 }
@@ -206,6 +213,7 @@ impl<I: Io> Shard<I> {
         let lag = LagBounds {
             bytes_max: settings.lag_bytes_max,
             messages_max: settings.lag_messages_max,
+            ..LagBounds::NONE
         };
         let shards = shared.counters.len();
         let nanos = |wait: Duration| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX / 2);

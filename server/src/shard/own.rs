@@ -205,7 +205,7 @@ impl<I: Io> Shard<I> {
             _ if connection.flags.has(Flags::SWEEPING) => {
                 // It is read between two batches, or it could not even unsubscribe.
                 self.resume_reading(id);
-                self.sweep_on(id);
+                self.sweep_when_room(id);
             }
             _ => {
                 self.settle_hold(id);

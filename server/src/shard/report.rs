@@ -12,7 +12,6 @@ use crate::{
     ids::{ConnectionId, TopicId},
     mail::{Answer, ConnectionReport, ConnectionState, Question, TopicReport},
     publication::Publication,
-    rules::Kind,
     topics::sweep::Sweep,
 };
 
@@ -143,8 +142,7 @@ impl<I: Io> Shard<I> {
         *looks = left;
         let unsent = owed.iter().filter_map(|owed| {
             let topic = self.topics.names.topic_if(owed.topic)?;
-            let counted = topic.kind != Kind::Value && topic.epoch == owed.epoch;
-            counted.then(|| (topic.seq + 1).saturating_sub(owed.next))
+            (topic.epoch == owed.epoch).then(|| (topic.seq + 1).saturating_sub(owed.next))
         });
         values + unsent.sum::<u64>()
     }

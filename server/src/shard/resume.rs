@@ -11,10 +11,7 @@ use super::{Shard, count};
 use crate::{
     ids::TopicId,
     rules::{Kind, Pace, RuleId, SnapshotSource},
-    topics::{
-        names::Topic,
-        sweep::{Need, Owed},
-    },
+    topics::sweep::{Need, Owed},
 };
 
 /// With `resume_from` everything is sent that was published since so long before the time given, µs:
@@ -68,7 +65,7 @@ impl<I: Io> Shard<I> {
                 let topic = self.topics.names.topic(id);
                 let source = self.topics.rule(topic.rule).snapshot;
                 (source != SnapshotSource::None)
-                    .then(|| at(id, topic, topic.seq + 1, Need::Snapshot))
+                    .then(|| Owed::from(id, topic, topic.seq + 1, Need::Snapshot))
             }));
         }
         recovered
@@ -95,13 +92,13 @@ impl<I: Io> Shard<I> {
             return self.begin_anew(id, Recovered::NoSeq, starts);
         }
         if next > topic.seq || topic.history.first_seq().is_some_and(|first| first <= next) {
-            starts.push(at(id, topic, next, Need::Next));
+            starts.push(Owed::from(id, topic, next, Need::Next));
             return Recovered::Yes;
         }
         match topic.kind {
-            Kind::Event | Kind::Delta => starts.push(at(id, topic, next, Need::NextOrGap)),
+            Kind::Event | Kind::Delta => starts.push(Owed::from(id, topic, next, Need::NextOrGap)),
             // The newest, whatever its rule's snapshots are.
-            Kind::Value => starts.push(at(id, topic, topic.seq, Need::Next)),
+            Kind::Value => starts.push(Owed::from(id, topic, topic.seq, Need::Next)),
         }
         Recovered::NoHistory
     }
@@ -111,7 +108,9 @@ impl<I: Io> Shard<I> {
         let topic = self.topics.names.topic(id);
         match topic.kind {
             Kind::Event => {}
-            Kind::Value | Kind::Delta => starts.push(at(id, topic, topic.seq + 1, Need::Snapshot)),
+            Kind::Value | Kind::Delta => {
+                starts.push(Owed::from(id, topic, topic.seq + 1, Need::Snapshot))
+            }
         }
         why
     }
@@ -131,16 +130,16 @@ impl<I: Io> Shard<I> {
                 Pace::Batch(_) | Pace::Live => 0,
             };
             match topic.history.seq_at(from_us.saturating_sub(waited)) {
-                Ok(Some(next)) => starts.push(at(id, topic, next, Need::Next)),
+                Ok(Some(next)) => starts.push(Owed::from(id, topic, next, Need::Next)),
                 Ok(None) => {}
                 Err(_) if topic.kind == Kind::Value => {
                     // The newest is all that matters, and it is there.
-                    starts.push(at(id, topic, topic.seq, Need::Next));
+                    starts.push(Owed::from(id, topic, topic.seq, Need::Next));
                 }
                 Err(_) => {
                     // Which of them the client has is not known: all that are gone are named.
                     recovered = false;
-                    starts.push(at(id, topic, topic.base_seq + 1, Need::NextOrGap));
+                    starts.push(Owed::from(id, topic, topic.base_seq + 1, Need::NextOrGap));
                 }
             }
             all &= recovered;
@@ -149,8 +148,4 @@ impl<I: Io> Shard<I> {
         }
         if all { Recovered::Yes } else { Recovered::NoHistory }
     }
-}
-
-fn at(id: TopicId, topic: &Topic, next: u64, need: Need) -> Owed {
-    Owed { topic: id, epoch: topic.epoch, next, need }
 }

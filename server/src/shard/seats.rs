@@ -8,7 +8,7 @@
 
 use uringcast_ring::Io;
 
-use super::{Shard, count, lag::write_gap, uncount};
+use super::{Shard, count, sweeps::write_gap, uncount};
 use crate::{
     conn::{Flags, Phase, Seat, outbox::Pending},
     ids::{ConnectionId, EntryId, LaneId, TopicId},
@@ -191,7 +191,7 @@ impl<I: Io> Shard<I> {
             .into_iter()
             .map(|t| {
                 let topic = names.topic(t);
-                Start { topic: t, epoch: topic.epoch, next: topic.seq + 1, need: Need::Next }
+                Start::from(t, topic, topic.seq + 1, Need::Next)
             })
             .collect();
         // What its sweep has not come to of the others does not come any more, and that is said.
@@ -242,15 +242,15 @@ impl<I: Io> Shard<I> {
     /// Seats a connection at a lane's head, held back until its own output is out.
     pub(super) fn take_seat(&mut self, id: ConnectionId, lane_id: LaneId) {
         let Some(connection) = self.connections.find_mut(id) else { return };
-        let (lane, _) = self.topics.lane_mut(lane_id);
-        let index = lane.join(id.index, connection.slot.0);
+        let index = self.topics.lane_mut(lane_id).0.join(id.index, connection.slot.0);
         if connection.seat.is_none() {
             count!(self.subscribers);
         }
         connection.seat = Some(Seat { lane: lane_id, index });
         // Who is blocked already is not told so again: its lag in this lane counts from here.
         let blocked = connection.flags.has(Flags::BLOCKED);
-        connection.lag_base = if blocked { lane.mark_lag(id) } else { u64::MAX };
+        connection.lag_base =
+            if blocked { self.topics.mark_lag(lane_id, id, self.now.ns) } else { u64::MAX };
         self.settle_hold(id);
     }
 
@@ -302,7 +302,7 @@ impl<I: Io> Shard<I> {
         if head > cursor {
             lane.log.join_at(cursor);
             lane.advance(index, head, memory);
-            let base = lane.mark_lag(id);
+            let base = self.topics.mark_lag(lane_id, id, self.now.ns);
             if connection.flags.has(Flags::BLOCKED) {
                 connection.lag_base = base;
             }

@@ -52,6 +52,7 @@ impl<I: Io> Shard<I> {
         self.feed_starved();
         self.run_timers();
         self.run_paces();
+        self.judge_ages();
         self.ping();
         self.give_up_compressing();
         self.tell_log_bytes();
@@ -82,6 +83,7 @@ impl<I: Io> Shard<I> {
             self.compressing_until_ns(),
             self.journal_retry_ns(),
             self.next_pace_ns(),
+            self.topics.next_aged_ns(),
         ]
         .into_iter()
         .flatten()

@@ -13,6 +13,7 @@ pub use self::batch::Batching;
 use crate::{
     ids::{ConnectionId, EntryId, TopicId},
     publication::{Format, Publication},
+    rules::RuleId,
     topics::{
         LagBounds,
         log::{Log, LogMemory, VISIT_BYTES_MAX},
@@ -65,6 +66,8 @@ pub struct LagMark {
     pub base: u64,
     /// Messages appended by then.
     base_messages: u64,
+    /// When that was, ns.
+    at_ns: u64,
 }
 
 /// One subscriber's turn.
@@ -114,6 +117,12 @@ pub struct Lane {
     pub awaited: bool,
     /// The smallest lag bounds of the topics appended.
     pub lag: LagBounds,
+    /// Who leaves the log may lose messages of topics appended: nobody leaves it for its age.
+    pub keeps: bool,
+    /// When its marks' ages are looked at, ns; 0 for never.
+    pub ages_due_ns: u64,
+    /// The rule of the last topic appended, whose terms are settled.
+    pub settled: Option<RuleId>,
     /// When it is visited.
     pub batch: Batching,
     /// Some entry of its interest is sampled.
@@ -156,6 +165,9 @@ impl Lane {
             awaiting: Vec::new(),
             awaited: false,
             lag: LagBounds::NONE,
+            keeps: false,
+            ages_due_ns: 0,
+            settled: None,
             batch: Batching { every_ns: u64::MAX, due_ns: 0, rounds_left: 0, head: 0 },
             sampled: false,
             only_values: true,
@@ -362,10 +374,27 @@ impl Lane {
 
     /// From now on this subscriber's lag counts; to be called when its socket is full and its
     /// earlier base is behind it. Returns the base.
-    pub fn mark_lag(&mut self, connection: ConnectionId) -> u64 {
-        let base = self.log.head();
-        self.lag_marks.push_back(LagMark { connection, base, base_messages: self.log.messages() });
+    pub fn mark_lag(&mut self, connection: ConnectionId, now_ns: u64) -> u64 {
+        let (base, base_messages) = (self.log.head(), self.log.messages());
+        self.lag_marks.push_back(LagMark { connection, base, base_messages, at_ns: now_ns });
         base
+    }
+
+    /// When the first of the marks that there are is too old, ns.
+    pub fn age_due_ns(&self) -> Option<u64> {
+        let bound_ns = self.lag.age_ns_max;
+        let front = self.lag_marks.front().filter(|_| bound_ns < u64::MAX && !self.keeps)?;
+        Some(front.at_ns + bound_ns)
+    }
+
+    /// The marks that are too old.
+    pub fn aged_marks(&self, now_ns: u64, out: &mut Vec<LagMark>) {
+        out.clear();
+        let bound_ns = self.lag.age_ns_max;
+        if bound_ns < u64::MAX && !self.keeps {
+            let aged = self.lag_marks.iter().take_while(|mark| mark.at_ns + bound_ns <= now_ns);
+            out.extend(aged);
+        }
     }
 
     /// Whether there are so many marks that most must be out of date.
@@ -500,15 +529,26 @@ mod tests {
         bench.publish(10);
         bench.lane.hold(0, true);
         let id = ConnectionId { index: 0, generation: 0 };
-        bench.lane.mark_lag(id);
+        bench.lane.mark_lag(id, 5);
         bench.publish(10);
         let mut is_past = |bytes_max, messages_max| {
-            bench.lane.lag = LagBounds { bytes_max, messages_max };
+            bench.lane.lag = LagBounds { bytes_max, messages_max, ..LagBounds::NONE };
             bench.lane.worst_lag().is_some()
         };
         assert!(!is_past(12, 10));
         assert!(is_past(11, 10));
         assert!(is_past(100, 0));
+        assert_eq!(bench.lane.age_due_ns(), None, "no bound");
+        bench.lane.lag.age_ns_max = 10;
+        assert_eq!(bench.lane.age_due_ns(), Some(15));
+        let mut aged = Vec::new();
+        bench.lane.aged_marks(14, &mut aged);
+        assert!(aged.is_empty());
+        bench.lane.aged_marks(15, &mut aged);
+        assert_eq!(aged.len(), 1);
+        bench.lane.keeps = true;
+        bench.lane.aged_marks(15, &mut aged);
+        assert!(aged.is_empty() && bench.lane.age_due_ns().is_none());
     }
 
     #[test]

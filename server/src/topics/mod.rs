@@ -28,7 +28,7 @@ use uringcast_ring::pool::Pool;
 
 use crate::{
     census::Census,
-    ids::{EntryId, LaneId, TopicId},
+    ids::{ConnectionId, EntryId, LaneId, TopicId},
     publication::{Body, Format, Publication},
     rules::{RuleId, Rules},
     topics::{
@@ -59,16 +59,20 @@ pub struct LagBounds {
     pub bytes_max: u64,
     /// Messages appended since the socket was full.
     pub messages_max: u64,
+    /// For so long the socket was full and what was there then is not sent, ns.
+    pub age_ns_max: u64,
 }
 
 impl LagBounds {
     /// Of a lane to which nothing was appended yet.
-    pub const NONE: Self = Self { bytes_max: u64::MAX, messages_max: u64::MAX };
+    pub const NONE: Self =
+        Self { bytes_max: u64::MAX, messages_max: u64::MAX, age_ns_max: u64::MAX };
 
-    /// The smaller of both, each.
+    /// The smallest of each.
     pub fn lower(&mut self, other: Self) {
         self.bytes_max = self.bytes_max.min(other.bytes_max);
         self.messages_max = self.messages_max.min(other.messages_max);
+        self.age_ns_max = self.age_ns_max.min(other.age_ns_max);
     }
 }
 
@@ -114,6 +118,7 @@ impl Topics {
         let lag_of = |rule: &crate::rules::TopicRule| LagBounds {
             bytes_max: rule.lag_bytes_max.unwrap_or(lag.bytes_max),
             messages_max: rule.lag_messages_max.unwrap_or(lag.messages_max),
+            age_ns_max: rule.lag_age_max.map_or(u64::MAX, pace::nanos),
         };
         Self {
             paces: (0..)
@@ -260,6 +265,39 @@ impl Topics {
             self.lines.due.set(due_ns, id);
         }
         self.enqueue(id, now_ns);
+    }
+
+    /// From now on this subscriber's lag counts, as [`Lane::mark_lag`] says.
+    pub fn mark_lag(&mut self, id: LaneId, connection: ConnectionId, now_ns: u64) -> u64 {
+        let lane = &mut self.lanes[id.0 as usize];
+        let base = lane.mark_lag(connection, now_ns);
+        self.lines.watch_ages(id, lane, now_ns);
+        base
+    }
+
+    /// The next lane in which a subscriber's lag may be too old.
+    pub fn next_aged(&mut self, now_ns: u64) -> Option<LaneId> {
+        while let Some((due_ns, id)) = self.lines.ages.pop(now_ns) {
+            if let Some(lane) = self.lanes.get_mut(id.0 as usize)
+                && lane.ages_due_ns == due_ns
+            {
+                lane.ages_due_ns = 0;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Looks at a lane's ages again in time.
+    pub fn watch_ages(&mut self, id: LaneId, now_ns: u64) {
+        if let Some(lane) = self.lanes.get_mut(id.0 as usize) {
+            self.lines.watch_ages(id, lane, now_ns);
+        }
+    }
+
+    /// When the next lane's ages are looked at, ns.
+    pub fn next_aged_ns(&self) -> Option<u64> {
+        self.lines.ages.next_ns()
     }
 
     /// Whether any lane has something to send now.
@@ -422,6 +460,8 @@ impl Topics {
         lane.interest_hash = hash;
         lane.sampled = sampled;
         lane.lag = LagBounds::NONE;
+        lane.keeps = false;
+        lane.settled = None;
         lane.batch.every_ns = u64::MAX;
         self.index_lane(id, hash);
         true
@@ -493,7 +533,7 @@ mod tests {
     /// Regression: two visits in one batch would have sent everything twice.
     #[test]
     fn a_lane_that_takes_over_a_number_has_one_turn() {
-        let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20 };
+        let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20, ..LagBounds::NONE };
         let names = Names::new(1, 10, 10, 1 << 20);
         let (pool, rules) = (Pool::unregistered(), Rules::default());
         let mut topics = Topics::new(names, pool, 10, lag, rules, Arc::default());
@@ -522,7 +562,7 @@ mod tests {
 
     #[test]
     fn deflated_lanes_are_counted_from_their_making_to_their_end() {
-        let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20 };
+        let lag = LagBounds { bytes_max: 1 << 20, messages_max: 1 << 20, ..LagBounds::NONE };
         let census = Arc::<Census>::default();
         let names = Names::new(1, 10, 10, 1 << 20);
         let mut topics = Topics::new(

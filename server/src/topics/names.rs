@@ -80,6 +80,11 @@ impl Topic {
         past.find(|past| past.epoch == epoch).map(|past| past.last_seq)
     }
 
+    /// Whether all from this number on is there, or has yet to be published.
+    pub fn has_from(&self, next: u64) -> bool {
+        next > self.seq || self.history.first_seq().is_some_and(|first| first <= next)
+    }
+
     /// The last publication.
     pub fn last(&self) -> Option<&Publication> {
         self.history.last()
@@ -94,9 +99,7 @@ impl Topic {
     pub fn usable_snapshot(&self) -> Option<&Publication> {
         let snapshot = self.snapshot.as_ref()?;
         let covers = snapshot.seq();
-        let joined =
-            covers >= self.seq || self.history.first_seq().is_some_and(|first| first <= covers + 1);
-        joined.then_some(snapshot)
+        self.has_from(covers + 1).then_some(snapshot)
     }
 }
 
@@ -109,6 +112,8 @@ pub struct Entry {
     hash: u64,
     /// The topics it matches, by rising number.
     pub topics: Vec<TopicId>,
+    /// The event and delta topics of these.
+    pub streams: Vec<TopicId>,
     /// The lanes whose interest it is part of.
     pub lanes: Vec<LaneId>,
     /// Its pace; `None` for live.
@@ -293,9 +298,12 @@ impl Names {
         let id = TopicId(key);
         let mut sampled_entries = 0;
         for entry in &entries {
-            let Entry { topics, sampled, .. } = &mut self.entries[entry.0 as usize];
+            let Entry { topics, streams, sampled, .. } = &mut self.entries[entry.0 as usize];
             let at = topics.partition_point(|&other| other < id);
             topics.insert(at, id);
+            if terms.kind != Kind::Value {
+                streams.insert(streams.partition_point(|&other| other < id), id);
+            }
             if let Some(sampled) = sampled {
                 sampled.insert(at);
                 sampled_entries += u32::from(terms.kind == Kind::Value);
@@ -331,7 +339,10 @@ impl Names {
         self.last_bytes -= topic.last().map_or(0, |last| last.block_bytes() as u64);
         self.history_bytes -= topic.history.bytes();
         for entry in &topic.entries {
-            let Entry { topics, sampled, .. } = &mut self.entries[entry.0 as usize];
+            let Entry { topics, streams, sampled, .. } = &mut self.entries[entry.0 as usize];
+            if let Ok(at) = streams.binary_search(&id) {
+                streams.remove(at);
+            }
             if let Ok(at) = topics.binary_search(&id) {
                 if let Some(sampled) = sampled {
                     sampled.remove(at, |other| topics.binary_search(&other).ok());
@@ -386,10 +397,12 @@ impl Names {
             topic.entries.push(id);
             topic.sampled += u32::from(sample_ms > 0 && topic.kind == Kind::Value);
         }
+        let is_stream = |id: &TopicId| self.topics[id.0 as usize].kind != Kind::Value;
+        let streams = topics.iter().copied().filter(is_stream).collect();
         let counts = topics.iter().map(|id| self.topics[id.0 as usize].last_count);
         let sampled = (sample_ms > 0).then(|| Box::new(Sampled::new(sample_ms, counts)));
         let pattern = pattern.clone();
-        self.entries.insert(Entry { pattern, hash, topics, lanes: Vec::new(), sampled });
+        self.entries.insert(Entry { pattern, hash, topics, streams, lanes: Vec::new(), sampled });
         let entries = &self.entries;
         self.entries_by_name.insert_unique(hash, key, |&k| entries[k as usize].hash);
         Ok(id)

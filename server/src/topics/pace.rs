@@ -15,17 +15,22 @@ use uringcast_protocol::limits::SAMPLE_MS_MIN;
 use crate::{
     ids::{EntryId, LaneId, TopicId},
     publication::{Body, Publication},
-    rules::{Kind, Pace, RuleId, TopicRule},
+    rules::{Kind, Overflow, Pace, RuleId, TopicRule},
     topics::{LagBounds, Topics, lane::Lane, queues::Queues},
 };
 
 /// What rules say of publications' way into lanes, small enough to be read with each.
 #[derive(Clone, Copy, Debug)]
 pub struct RulePace {
-    /// Whose they are, if its topics are of values: what those who lag are not sent is counted by it.
-    pub conflates: Option<RuleId>,
+    /// Whose they are.
+    pub rule: RuleId,
+    /// What those who lag are not sent is counted.
+    pub conflates: bool,
     /// Its topics are of values.
     pub is_value: bool,
+    /// Its topics' subscribers are closed if they miss something, so they are kept in the log for as
+    /// long as its bounds allow.
+    pub keeps: bool,
     /// Lag bounds.
     pub lag: LagBounds,
     /// Lanes are visited every so often, ns; 0 for at once.
@@ -40,9 +45,6 @@ pub struct RulePace {
 
 impl RulePace {
     pub(super) fn new(id: RuleId, rule: &TopicRule, lag: LagBounds) -> Self {
-        let nanos = |time: std::time::Duration| {
-            u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4).clamp(1, u64::MAX / 4)
-        };
         let (batch_ns, sample_ns) = match rule.pace {
             Pace::Live => (0, 0),
             Pace::Batch(every) => (nanos(every), 0),
@@ -50,8 +52,10 @@ impl RulePace {
         };
         let sample_ns = if rule.kind == Kind::Value { sample_ns } else { 0 };
         Self {
-            conflates: Some(id).filter(|_| rule.kind == Kind::Value),
+            rule: id,
+            conflates: rule.kind == Kind::Value,
             is_value: rule.kind == Kind::Value,
+            keeps: rule.kind == Kind::Event && rule.overflow == Overflow::Close,
             lag,
             batch_ns,
             sample_ns,
@@ -59,6 +63,11 @@ impl RulePace {
             expire_ns: rule.expire.map_or(0, nanos),
         }
     }
+}
+
+/// A time as a number, within what deadlines can be.
+pub(super) fn nanos(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4).clamp(1, u64::MAX / 4)
 }
 
 /// Deadlines of things that exist now and may not when they are due: whoever set one knows whether it
@@ -420,7 +429,7 @@ impl Topics {
     ) -> bool {
         let topic = self.names.topic(id);
         // It is nothing that could be conflated.
-        let pace = RulePace { conflates: None, ..self.paces[usize::from(topic.rule.0)] };
+        let pace = RulePace { conflates: false, ..self.paces[usize::from(topic.rule.0)] };
         let mut lanes: Vec<LaneId> = topic
             .entries
             .iter()

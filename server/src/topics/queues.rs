@@ -9,6 +9,7 @@ use uringcast_ring::pool::PoolFull;
 
 use crate::{
     ids::LaneId,
+    publication::Body,
     topics::{
         Appended,
         lane::Lane,
@@ -28,6 +29,8 @@ pub(super) struct Lines {
     pub(super) many_next: bool,
     /// Those that wait for the time of their batch.
     pub(super) due: Deadlines<LaneId>,
+    /// Those with blocked subscribers whose lag may be too old in time.
+    pub(super) ages: Deadlines<LaneId>,
 }
 
 impl Lines {
@@ -50,6 +53,15 @@ impl Lines {
             self.few.push_back(id);
         }
     }
+
+    /// A lane's marks are looked at when the first of them is too old. One that stays then is looked
+    /// at again after as long a time.
+    pub(super) fn watch_ages(&mut self, id: LaneId, lane: &mut Lane, now_ns: u64) {
+        let Some(due_ns) = lane.age_due_ns().filter(|_| lane.ages_due_ns == 0) else { return };
+        let due_ns = if due_ns > now_ns { due_ns } else { now_ns + lane.lag.age_ns_max };
+        lane.ages_due_ns = due_ns;
+        self.ages.set(due_ns, id);
+    }
 }
 
 /// What an append touches besides the lane.
@@ -71,18 +83,21 @@ impl Queues<'_> {
     ) {
         match appended {
             Ok(true) => {
-                lane.lag.lower(pace.lag);
-                lane.only_values &= pace.is_value;
-                if lane.sweeping > 0
-                    && let Some(rule) = pace.conflates
-                {
-                    lane.away.add(rule, 1);
+                if lane.settled != Some(pace.rule) {
+                    self.settle_terms(id, lane, pace, now_ns);
                 }
-                lane.batch.every_ns = lane.batch.every_ns.min(pace.batch_ns);
-                if !lane.awaiting.is_empty() && !std::mem::replace(&mut lane.awaited, true) {
-                    self.appended.awaited.push(id);
+                // Nobody is swept: nobody waits either.
+                if lane.sweeping > 0 {
+                    if pace.conflates {
+                        lane.away.add(pace.rule, 1);
+                    }
+                    if !lane.awaiting.is_empty() && !std::mem::replace(&mut lane.awaited, true) {
+                        self.appended.awaited.push(id);
+                    }
                 }
-                self.lines.add(id, lane, now_ns);
+                if !lane.queued {
+                    self.lines.add(id, lane, now_ns);
+                }
                 if !lane.lag_marks.is_empty() && !lane.judged && lane.worst_lag().is_some() {
                     lane.judged = true;
                     self.appended.lagging.push(id);
@@ -90,6 +105,19 @@ impl Queues<'_> {
             }
             Ok(false) => {}
             Err(_) => self.appended.failed.push(id),
+        }
+    }
+
+    /// The terms of a rule, of which the last publication was none.
+    #[cold]
+    fn settle_terms(&mut self, id: LaneId, lane: &mut Lane, pace: &RulePace, now_ns: u64) {
+        lane.settled = Some(pace.rule);
+        lane.lag.lower(pace.lag);
+        lane.only_values &= pace.is_value;
+        lane.keeps |= pace.keeps || lane.format.body == Body::Raw && !pace.is_value;
+        lane.batch.every_ns = lane.batch.every_ns.min(pace.batch_ns);
+        if !lane.lag_marks.is_empty() {
+            self.lines.watch_ages(id, lane, now_ns);
         }
     }
 }

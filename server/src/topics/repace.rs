@@ -48,8 +48,7 @@ impl Topics {
             let has_more = unsent || new_seq > old_seq;
             if has_more || sweep.is_some() {
                 let next = if has_more { new_seq } else { old_seq + 1 };
-                let epoch = self.names.topic(topic).epoch;
-                starts.push(Owed { topic, epoch, next, need: Need::Next });
+                starts.push(Owed::from(topic, self.names.topic(topic), next, Need::Next));
             }
         }
     }

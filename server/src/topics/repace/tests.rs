@@ -67,7 +67,7 @@ impl Bench {
         value.history.messages = 1_000;
         let all = TopicRule::new(Pattern::parse(">").expect("right"), Kind::Value);
         let rules = Rules::new(vec![value, all]);
-        let lag = LagBounds { bytes_max: 1 << 30, messages_max: 1 << 30 };
+        let lag = LagBounds::NONE;
         let names = Names::new(1, 100, 100, 1 << 30);
         let (pool, census) = (Pool::unregistered(), Arc::default());
         let mut topics = Topics::new(names, pool, 100, lag, rules, census);
@@ -237,7 +237,7 @@ impl Bench {
                 starts.retain(|start| start.topic != id);
                 if self.pace_ms(at, topic).is_some() {
                     let next = state.seq + 1;
-                    starts.push(Owed { topic: id, epoch: 7, next, need: Need::Next });
+                    starts.push(Owed::from(id, state, next, Need::Next));
                 }
             }
         }
@@ -264,7 +264,7 @@ impl Bench {
         let mut sweep = old.unwrap_or_else(|| {
             let id = self.ids[EVENT];
             let next = self.topics.names.topic(id).seq + 1;
-            let event = Owed { topic: id, epoch: 7, next, need: Need::Next };
+            let event = Owed::from(id, self.topics.names.topic(id), next, Need::Next);
             Sweep::new(self.topics.count(), Tally::default(), vec![event])
         });
         for start in starts {
@@ -286,7 +286,7 @@ impl Bench {
         let id = self.ids[EVENT];
         let missed = unsent.iter().filter(|end| end.topic == id).count() as u64;
         let next = self.topics.names.topic(id).seq + 1 - missed;
-        let event = Owed { topic: id, epoch: 7, next, need: Need::Next };
+        let event = Owed::from(id, self.topics.names.topic(id), next, Need::Next);
         let sweep = Sweep::new(seen, Tally::default(), vec![event]);
         self.topics.lane_mut(lane_id).0.sweeping += 1;
         self.leave(at);

@@ -5,7 +5,7 @@
 
 use uringcast_protocol::{command::ErrorCode, reply};
 
-use super::{Batch, Need, Owed, SWEEP_BATCH_BYTES, Served, Told};
+use super::{Batch, Need, Owed, Served, Told};
 use crate::{
     publication::{Body, Format, Publication},
     rules::{Kind, Overflow, SnapshotSource},
@@ -24,6 +24,11 @@ pub(super) struct Server<'s> {
 
 impl Server<'_> {
     pub(super) fn serve(&mut self, overflow: Overflow, source: SnapshotSource) -> Served {
+        if let Some(snapshot) = self.snapshot_to_come(source)
+            && !self.batch.has_room_for(snapshot, self.format)
+        {
+            return Served::Partly;
+        }
         match self.owed.need {
             Need::Snapshot => self.snapshot(source),
             Need::Awaited => match self.topic.usable_snapshot() {
@@ -35,20 +40,18 @@ impl Server<'_> {
         if self.owed.next > self.topic.seq || self.owed.need == Need::Awaited {
             return Served::Done;
         }
-        if self.topic.history.first_seq().is_none_or(|first| first > self.owed.next)
-            && !self.bridge(overflow, source)
-        {
+        if !self.topic.has_from(self.owed.next) && !self.bridge(overflow, source) {
             return Served::Lost;
         }
         if self.owed.need == Need::Awaited {
             return Served::Done;
         }
         for publication in self.topic.history.from_seq(self.owed.next) {
-            if self.batch.bytes >= SWEEP_BATCH_BYTES {
-                return Served::Partly;
-            }
             if self.owed.next > self.until {
                 return Served::ForNow;
+            }
+            if !self.batch.has_room_for(publication, self.format) {
+                return Served::Partly;
             }
             self.batch.push(publication, self.format);
             self.sent += 1;
@@ -56,6 +59,16 @@ impl Server<'_> {
             self.owed.need = Need::Next;
         }
         Served::Done
+    }
+
+    /// The publisher's snapshot, if that is what comes first.
+    fn snapshot_to_come(&self, source: SnapshotSource) -> Option<&Publication> {
+        let comes = source == SnapshotSource::Published
+            && match self.owed.need {
+                Need::Snapshot | Need::Awaited => true,
+                Need::Next | Need::NextOrGap => !self.topic.has_from(self.owed.next),
+            };
+        self.topic.usable_snapshot().filter(|_| comes)
     }
 
     /// What was asked for on subscribing.
