@@ -90,6 +90,7 @@ impl Crew<'_> {
                 deflate: self.flags.deflate,
                 seed: self.flags.seed,
                 slow_bytes_per_s: self.slow_bytes_per_s,
+                receive_buffer_bytes: self.flags.receive_buffer.map(|bytes| bytes as usize),
             };
             number_first += count;
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });

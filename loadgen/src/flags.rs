@@ -49,6 +49,11 @@ pub(crate) struct RunFlags {
     /// Source addresses [default: one of 127.0.0.0/8 per 1,000 connections to a loopback server]
     #[arg(long, value_delimiter = ',', value_name = "IP,…")]
     pub(crate) source: Vec<IpAddr>,
+    /// Receive buffer asked of the kernel for each subscriber (it doubles that) [default: the kernel's,
+    /// which grows to some MB; with thousands of subscribers that fall behind, all together may exceed
+    /// net.ipv4.tcp_mem, and then TCP drops and waits]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(2048..=1 << 30))]
+    pub(crate) receive_buffer: Option<u32>,
     /// Process id of the server: its processor time and memory are reported
     #[arg(long)]
     pub(crate) pid: Option<u32>,

@@ -81,6 +81,8 @@ pub(crate) struct WorkerPlan {
     pub(crate) seed: u64,
     /// What slow connections read, bytes per second; at least 1.
     pub(crate) slow_bytes_per_s: u64,
+    /// Receive buffer of subscribers, bytes; `None` for the kernel's.
+    pub(crate) receive_buffer_bytes: Option<usize>,
 }
 
 /// An absolute schedule: the publications of all publishers are evenly spaced in time, and each

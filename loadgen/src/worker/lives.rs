@@ -48,13 +48,14 @@ impl Worker {
         client.generation = client.generation.wrapping_add(1) & 0xFF_FFFF;
         let socket = SocketId { slot: index, generation: client.generation };
         let group = &self.plan.groups[usize::from(client.group)];
-        let small_buffer = match client.role {
+        let buffer_bytes = match client.role {
             Role::Stalled => Some(STALLED_RECEIVE_BYTES),
             Role::Slow => Some(SLOW_RECEIVE_BYTES),
-            Role::Idle | Role::Publisher(_) | Role::Subscriber { .. } => None,
+            Role::Subscriber { .. } => self.plan.receive_buffer_bytes,
+            Role::Idle | Role::Publisher(_) => None,
         };
         let source = self.plan.sources.of(number);
-        let fd = match open(group.address, source, small_buffer) {
+        let fd = match open(group.address, source, buffer_bytes) {
             Ok(fd) => fd,
             Err(error) => {
                 self.fail(index, &error.to_string());
