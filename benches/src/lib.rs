@@ -3,6 +3,7 @@
 //!
 //! * [`suite`] measures cases in turns ([`clock`]) and prints a [`table`]; `micro` is made of it.
 //!   [`requests`] are upgrades to be read.
+//! * [`null_server`] is a whole shard on the [`null_ring`], which sends nowhere.
 //! * [`floor`] is what both floors share: accepting, the handshake, the publisher's frames. [`plain`]
 //!   sends one frame at a time, [`lane`] everything that a subscriber has not got yet.
 //!
@@ -13,6 +14,8 @@
 pub mod clock;
 pub mod floor;
 pub mod lane;
+pub mod null_ring;
+pub mod null_server;
 pub mod plain;
 pub mod requests;
 pub mod suite;

@@ -9,7 +9,6 @@ mod fanout;
 mod frames;
 mod handshake;
 mod messages;
-mod null_ring;
 mod text;
 mod topics;
 mod unmask;

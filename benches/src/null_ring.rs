@@ -10,13 +10,26 @@ use uringcast_ring::{
 
 /// Stands where the real ring stands, so that what remains is the server's own work.
 #[derive(Debug, Default)]
-pub(crate) struct NullRing {
-    pub(crate) sends: u64,
-    pub(crate) bytes: u64,
+pub struct NullRing {
+    /// Sends so far.
+    pub sends: u64,
+    /// Their bytes.
+    pub bytes: u64,
     /// The last poll for input that was armed.
-    pub(crate) polled: Option<Token>,
+    pub polled: Option<Token>,
     /// The last receive that was asked for.
-    pub(crate) received: Option<Token>,
+    pub received: Option<Token>,
+    /// Each send since this was last emptied, in order, if anybody wants to know.
+    pub noted: Option<Vec<Noted>>,
+}
+
+/// One send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The number of the socket in the ring's table.
+    pub slot: u32,
+    /// How much it was given.
+    pub bytes: u32,
 }
 
 impl Io for NullRing {
@@ -38,6 +51,11 @@ impl Io for NullRing {
         troubles.clear();
         self.sends += sends.len() as u64;
         self.bytes += sends.iter().map(|send| send.bytes.len() as u64).sum::<u64>();
+        if let Some(noted) = &mut self.noted {
+            noted.extend(
+                sends.iter().map(|s| Noted { slot: s.slot.0, bytes: s.bytes.len() as u32 }),
+            );
+        }
         Ok(())
     }
 
@@ -71,4 +89,4 @@ impl Io for NullRing {
 }
 
 /// As the real ring's shared buffers.
-pub(crate) const RECEIVE_BYTES: usize = 2048;
+pub const RECEIVE_BYTES: usize = 2048;
