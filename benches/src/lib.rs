@@ -3,7 +3,8 @@
 //!
 //! * [`suite`] measures cases in turns ([`clock`]) and prints a [`table`]; `micro` is made of it.
 //!   [`requests`] are upgrades to be read.
-//! * [`null_server`] is a whole shard on the [`null_ring`], which sends nowhere.
+//! * [`null_server`] is a whole shard on the [`null_ring`], which sends nowhere; [`fairness`] counts on
+//!   it what lanes wait for each other.
 //! * [`floor`] is what both floors share: accepting, the handshake, the publisher's frames. [`plain`]
 //!   sends one frame at a time, [`lane`] everything that a subscriber has not got yet.
 //!
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod fairness;
 pub mod floor;
 pub mod lane;
 pub mod null_ring;
