@@ -65,10 +65,11 @@ impl Client {
         }
     }
 
-    /// A new life begins: returns the upgrade request.
+    /// A new life of the connection with this number begins: returns the upgrade request.
     pub(crate) fn begin(
         &mut self,
         group: &Group,
+        number: u32,
         nonce: [u8; 16],
         deflate: bool,
         now_ns: u64,
@@ -86,8 +87,8 @@ impl Client {
         let offer = self.offer(deflate).map(|offer| offer.to_string());
         let extensions = offer.as_deref().map(|offer| ("Sec-WebSocket-Extensions", offer));
         let headers = extensions.as_slice();
-        let ask =
-            Ask { path: &group.path, host: &group.host, key: &key, headers, ..Ask::default() };
+        let path = group.path_of(number);
+        let ask = Ask { path: &path, host: &group.host, key: &key, headers, ..Ask::default() };
         write_request(&mut request, &ask);
         request
     }

@@ -81,7 +81,8 @@ pub(crate) struct RunFlags {
 /// `loadgen fanout`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FanoutFlags {
-    /// Where subscribers connect; for JSON: ws://127.0.0.1:9001/ws?topics=bench
+    /// Where subscribers connect; for JSON: ws://127.0.0.1:9001/ws?topics=bench. A {n} in it stands for
+    /// the connection's number: with topics=bench,own.{n} no two have the same interest
     #[arg(long, default_value = "ws://127.0.0.1:9001/raw/bench")]
     pub(crate) url: Target,
     /// Where publishers connect
@@ -124,7 +125,8 @@ pub(crate) struct FanoutFlags {
 /// `loadgen connect`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConnectFlags {
-    /// Where to connect; to subscribe as well: ws://127.0.0.1:9001/ws?topics=a,b.*
+    /// Where to connect; to subscribe as well: ws://127.0.0.1:9001/ws?topics=a,b.*. A {n} in it stands
+    /// for the connection's number
     #[arg(long, default_value = "ws://127.0.0.1:9001/ws")]
     pub(crate) url: Target,
     /// Connections to open and hold
@@ -133,7 +135,7 @@ pub(crate) struct ConnectFlags {
     /// How long to hold them
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) hold: Duration,
-    /// Topics or patterns to subscribe to, in place of those in the URL
+    /// Topics or patterns to subscribe to, in place of those in the URL; {n} as there
     #[arg(long, value_delimiter = ',', value_name = "TOPIC,…")]
     pub(crate) topics: Vec<String>,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 //!
 //! Knows: times, rates, roles. Must not know: sockets, what happened.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use crate::clock::NANOS_PER_SECOND;
@@ -50,11 +51,24 @@ pub(crate) struct Group {
     pub(crate) address: SocketAddr,
     /// As in the `Host` field.
     pub(crate) host: String,
-    /// Path and query.
+    /// Path and query, as given: see [`Self::path_of`].
     pub(crate) path: String,
     /// Which interest of the ledger its subscribers have; `None` for others.
     pub(crate) interest: Option<u16>,
 }
+
+impl Group {
+    /// The path of the connection with this number: each may have an interest of its own.
+    pub(crate) fn path_of(&self, number: u32) -> Cow<'_, str> {
+        match self.path.contains(NUMBER) {
+            true => Cow::Owned(self.path.replace(NUMBER, &number.to_string())),
+            false => Cow::Borrowed(&self.path),
+        }
+    }
+}
+
+/// Stands in a URL for the connection's number.
+const NUMBER: &str = "{n}";
 
 /// One thread's share.
 #[derive(Clone, Debug)]
@@ -131,6 +145,19 @@ mod tests {
         assert_eq!(of(2).offset_ns(0), 666_666);
         assert_eq!(of(0).offset_ns(1), 1_000_000);
         assert_eq!(of(0).offset_ns(3_600_000), 3_600 * NANOS_PER_SECOND);
+    }
+
+    #[test]
+    fn a_path_may_hold_the_number_of_its_connection() {
+        let mut group = Group {
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            host: String::new(),
+            path: "/ws?topics=bench,own.{n},{n}".to_owned(),
+            interest: None,
+        };
+        assert_eq!(group.path_of(17), "/ws?topics=bench,own.17,17");
+        "/raw/{m}".clone_into(&mut group.path);
+        assert_eq!(group.path_of(17), "/raw/{m}");
     }
 
     #[test]

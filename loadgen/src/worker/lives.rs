@@ -65,7 +65,7 @@ impl Worker {
             }
         };
         let nonce = nonce(self.plan.seed, number, client.generation);
-        let request = client.begin(group, nonce, self.plan.deflate, now);
+        let request = client.begin(group, number, nonce, self.plan.deflate, now);
         if client.role == Role::Slow {
             let bytes = receive_buffer_bytes(&fd);
             self.outcome.slow_buffer_bytes = self.outcome.slow_buffer_bytes.max(bytes);
