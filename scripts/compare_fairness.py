@@ -48,6 +48,8 @@ class Server:
         self.data, self.publish, self.admin = free_port(), free_port(), free_port()
         command = [TARGET / "release/uringcast", "serve", "--reactors", 1, "--cpus", options.server_cpu, "--log-level", "warn", "--overload-rotation", overload_rotation]
         command += ["--listen", f"127.0.0.1:{self.data}", "--publish-listen", f"127.0.0.1:{self.publish}", "--admin", f"127.0.0.1:{self.admin}"]
+        # On a busy machine the others' load generator may not come to answer pings in time.
+        command += ["--ping-interval", "10m"]
         self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def __enter__(self):
@@ -86,20 +88,16 @@ def stop(process, how):
         return process.communicate()
 
 
-def yielding():
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
 class Load:
     """A load generator that publishes to one topic and checks its subscribers."""
 
-    def __init__(self, options, server, path, topic, subscribers, pace, seconds, aside=False):
+    def __init__(self, options, server, path, topic, subscribers, pace, seconds):
         self.report_path = tempfile.NamedTemporaryFile(suffix=".json")
         self.subscribers = subscribers
         command = [TARGET / "release/loadgen", "fanout", "--url", f"ws://127.0.0.1:{server.data}{path}", "--publish-url", f"ws://127.0.0.1:{server.publish}/publish/{topic}"]
         command += ["--subscribers", subscribers, "--size", options.size, "--warmup", f"{options.warmup}s", "--duration", f"{seconds}s", "--connect-rate", CONNECTS_PER_S]
         command += ["--cpus", options.client_cpu, "--quiet", "--json", self.report_path.name, *pace]
-        self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=yielding if aside else None)
+        self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         # Connecting, what was asked for, and what a busy machine takes longer.
         self.seconds_max = subscribers / CONNECTS_PER_S + options.warmup + seconds + 60
 
@@ -129,12 +127,20 @@ class Load:
         except json.JSONDecodeError:
             sys.exit(f"loadgen said: {said.strip()}")
 
+    def run_as(self, policy):
+        """All its threads."""
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
+
     def wait_until_open(self, server, before):
         """All of it and its publisher, beside so many connections that were there."""
         deadline = time.monotonic() + self.subscribers / CONNECTS_PER_S + 30
-        while server.metric("uringcast_connections") < before + self.subscribers + 1:
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                sys.exit("loadgen does not connect")
+        wanted = before + self.subscribers + 1
+        while (open_now := server.metric("uringcast_connections")) < wanted:
+            if self.process.poll() is not None:
+                sys.exit(f"loadgen said: {self.process.communicate()[1].strip()}")
+            if time.monotonic() > deadline:
+                sys.exit(f"{open_now:.0f} connections, not {wanted}")
             time.sleep(0.1)
 
 
@@ -146,8 +152,9 @@ def turn(options, case, beside):
         if beside:
             pace = ["--outstanding", options.outstanding]
             # Longer than what is measured; it is told to end then.
-            others = stack.enter_context(Load(options, server, case["others path"], "others", case["others"], pace, 3600, aside=True))
+            others = stack.enter_context(Load(options, server, case["others path"], "others", case["others"], pace, 3600))
             others.wait_until_open(server, 0)
+            others.run_as(os.SCHED_IDLE)
             time.sleep(1)
         pace = ["--rate", case["rate"]]
         measured = stack.enter_context(Load(options, server, "/raw/measured", "measured", case["subscribers"], pace, options.duration))
@@ -163,6 +170,7 @@ def turn(options, case, beside):
         got["server cpus"] = more["cpu s"] / more["s"]
         got["server ns/send"] = 1e9 * more["cpu s"] / max(more["sends"], 1)
         if others:
+            others.run_as(os.SCHED_OTHER)
             got["beside"] = figures(others.interrupted())
         return got
 
