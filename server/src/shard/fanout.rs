@@ -13,6 +13,8 @@ use crate::{clock::Now, ids::LaneId};
 
 /// Sends in one slice at most: between slices everything else has its turn.
 pub(super) const SENDS_PER_SLICE: usize = 256;
+/// A send takes 2 to 5 µs: twice that for each is no round, it is waiting for something.
+const ROTATION_NS_PER_CONNECTION: u64 = 10_000;
 /// Bytes in one slice at most.
 const BYTES_PER_SLICE: usize = 1 << 20;
 
@@ -118,6 +120,7 @@ impl<I: Io> Shard<I> {
     /// is from before them, and a round that fits into one tick would seem to take none.
     pub fn record_rounds(&mut self, now: Now) {
         let since_ns = now.ns.saturating_sub(self.now.ns);
+        let late_ns = self.late_ns();
         let counters = &self.shared.counters[self.index];
         for round in self.rounds.drain(..) {
             let rotation_ns = round.rotation_ns + since_ns;
@@ -125,13 +128,22 @@ impl<I: Io> Shard<I> {
             if let Some(oldest_ns) = round.oldest_ns {
                 counters.publish_to_last_send.record_ns(oldest_ns + since_ns);
             }
-            if u128::from(rotation_ns) > self.settings.overload_rotation.as_nanos() {
+            if rotation_ns > late_ns {
                 counters.overload_rotations.add(1);
             }
         }
     }
 
+    /// A rotation that takes longer is overload. One over everybody takes as long as it takes: with so
+    /// many subscribers that this is more than the bound, it says nothing.
+    fn late_ns(&self) -> u64 {
+        let bound_ns = u64::try_from(self.settings.overload_rotation.as_nanos());
+        let everybody_ns = self.connections.len() as u64 * ROTATION_NS_PER_CONNECTION;
+        bound_ns.unwrap_or(u64::MAX).max(everybody_ns)
+    }
+
     fn finish_slice(&mut self, lanes: &[LaneId], steps: &[u32]) {
+        let late_ns = self.late_ns();
         for (&id, &steps) in lanes.iter().zip(steps) {
             if self.topics.lane_if(id).is_none() {
                 continue;
@@ -141,10 +153,7 @@ impl<I: Io> Shard<I> {
             if let Some(round) = lane.stepped(steps, self.now.ns) {
                 self.rounds.push(round);
             }
-            if started_ns > 0
-                && u128::from(self.now.ns.saturating_sub(started_ns))
-                    > self.settings.overload_rotation.as_nanos()
-            {
+            if started_ns > 0 && self.now.ns.saturating_sub(started_ns) > late_ns {
                 self.overload_until_ns = self.now.ns + OVERLOAD_NS;
             }
             self.topics.enqueue(id, self.now.ns);

@@ -3,8 +3,8 @@
 //! Knows: when a subscriber counts as lagging and what its topics' kinds then say. Must not know:
 //! how sends are batched.
 
-use std::collections::HashMap;
-
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use uringcast_protocol::opcode::CloseCode;
 use uringcast_ring::{Io, SendOutcome};
 
@@ -15,12 +15,14 @@ use crate::{
     rules::{Kind, RuleId},
     topics::{
         lane::LagMark,
-        log::Boundary,
+        log::{Boundary, Unsent},
         sweep::{Owed, Sweep},
         tally::Tally,
     },
 };
 
+/// So much of logs and topics is looked through in one tick to judge who lags: a millisecond or two.
+pub(super) const LOOKS_PER_TICK: usize = 50_000;
 /// Subscribers that leave their log in one tick because all logs together are too large.
 const SHED_PER_TICK_MAX: usize = 16;
 
@@ -120,16 +122,26 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Acts on subscribers whose lag has passed its bound with this tick's publications.
+    /// Acts on subscribers whose lag has passed its bound with this tick's publications. Where there are
+    /// many, some wait for the next tick.
     pub(super) fn judge_lags(&mut self) {
+        let mut left = std::mem::take(&mut self.scratch.lanes);
+        left.clear();
         while let Some(lane) = self.topics.appended.lagging.pop() {
             if self.topics.lane_if(lane).is_some() {
                 self.topics.lane_mut(lane).0.judged = false;
             }
             while let Some(mark) = self.worst(lane) {
+                if self.looks_left == 0 {
+                    self.topics.lane_mut(lane).0.judged = true;
+                    left.push(lane);
+                    break;
+                }
                 self.overflow(lane, mark);
             }
         }
+        self.topics.appended.lagging.append(&mut left);
+        self.scratch.lanes = left;
     }
 
     fn worst(&self, lane: LaneId) -> Option<LagMark> {
@@ -173,10 +185,18 @@ impl<I: Io> Shard<I> {
             self.drop_caught_up(lane);
             let mut marks = std::mem::take(&mut self.scratch.marks);
             self.topics.lane(lane).aged_marks(self.now.ns, &mut marks);
-            for mark in marks.drain(..) {
+            let mut marks_left = marks.drain(..);
+            while self.looks_left > 0
+                && let Some(mark) = marks_left.next()
+            {
                 self.outdate(lane, mark);
             }
+            let postponed = marks_left.len() > 0;
+            drop(marks_left);
             self.scratch.marks = marks;
+            if postponed {
+                return self.topics.postpone_ages(lane, self.now.ns);
+            }
             self.topics.watch_ages(lane, self.now.ns);
         }
     }
@@ -214,22 +234,26 @@ impl<I: Io> Shard<I> {
         {
             return;
         }
-        self.leave_log(mark.connection, true);
+        let cursor = lane.subscribers[seat.index as usize].cursor;
+        let from = lane.log.boundary(cursor, Boundary::Message);
+        let first = lane.log.unsent(from).next();
+        let (all, looks) = self.topics.has_since(lane_id, first.map_or(0, |end| end.count));
+        self.looks_left = self.looks_left.saturating_sub(1 + looks);
+        if all {
+            self.leave_log(mark.connection, true);
+        }
     }
 
     /// Takes a subscriber out of the log: to sweeps if its topics allow it, else it is closed.
     /// `all`: only if all that it was not sent of event and delta topics is in history.
     fn leave_log(&mut self, id: ConnectionId, all: bool) {
         let Some(seat) = self.connections.find(id).and_then(|c| c.seat) else { return };
-        let lane = self.topics.lane(seat.lane);
+        let (lane, _) = self.topics.lane_mut(seat.lane);
         let cursor = lane.subscribers[seat.index as usize].cursor;
         let from = lane.log.boundary(cursor, Boundary::Message);
-        let (mut first, mut away) = (None, lane.away.clone());
-        let (mut unsent, mut rules) = (HashMap::new(), Tally::default());
-        for end in lane.log.unsent(from) {
-            *unsent.entry(end.topic).or_insert(0) += 1;
-            first.get_or_insert(end.count);
-        }
+        let Unsent { messages: unsent, first_count, looks } = lane.log.unsent_by_topic(from);
+        self.looks_left = self.looks_left.saturating_sub(looks);
+        let (mut rules, mut away) = (Tally::default(), self.topics.lane(seat.lane).away.clone());
         for (&topic, &missed) in &unsent {
             let Some(topic) = self.topics.names.topic_if(topic) else { continue };
             rules.add(topic.rule, missed);
@@ -258,7 +282,7 @@ impl<I: Io> Shard<I> {
             let rule = self.topics.names.topic(owed.topic).rule;
             return self.close_slow(id, Some(rule));
         }
-        let seen = first.map_or_else(|| self.topics.count(), |count| count - 1);
+        let seen = first_count.map_or_else(|| self.topics.count(), |count| count - 1);
         self.owe_begun(id, Boundary::Message);
         self.topics.lane_mut(seat.lane).0.sweeping += 1;
         self.leave_lane(id, seat);
@@ -277,7 +301,7 @@ impl<I: Io> Shard<I> {
 
     /// Whether topics are gone of which so many messages each were not sent: what they were, nobody
     /// knows any more.
-    fn is_forgotten(&self, lane: LaneId, unsent: &HashMap<TopicId, u64>) -> bool {
+    fn is_forgotten(&self, lane: LaneId, unsent: &HashMap<TopicId, u64, RandomState>) -> bool {
         !self.topics.lane(lane).only_values
             && unsent.iter().any(|(&id, &unsent)| {
                 let topic = self.topics.names.topic_if(id);

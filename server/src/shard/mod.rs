@@ -180,6 +180,8 @@ pub struct Shard<I: Io> {
     sleeping: bool,
     /// Names compared with new patterns in this tick.
     comparisons: usize,
+    /// What may still be looked through in this tick to judge who lags.
+    looks_left: usize,
     /// When the cursor is to be looked after again.
     cursor_look_ns: u64,
     scratch: Scratch,
@@ -261,6 +263,7 @@ impl<I: Io> Shard<I> {
             ended: false,
             sleeping: false,
             comparisons: 0,
+            looks_left: 0,
             cursor_look_ns: 0,
             scratch: Scratch::default(),
             codec: deflate::Codec::default(),
@@ -326,6 +329,7 @@ impl<I: Io> Shard<I> {
             self.node.awake();
         }
         self.comparisons = 0;
+        self.looks_left = lag::LOOKS_PER_TICK;
         self.vow();
         self.deflate_left = compress::INLINE_BYTES_PER_TICK;
         self.read_mail();
@@ -343,6 +347,7 @@ impl<I: Io> Shard<I> {
     pub fn timeout(&mut self) -> Option<Duration> {
         if self.topics.has_pending()
             || !self.own_queue.is_empty()
+            || !self.topics.appended.lagging.is_empty()
             || !self.starved.is_empty()
             || self.parked.iter().any(|queue| !queue.is_empty())
             || self.drain.as_ref().is_some_and(|drain| !drain.told_everyone())

@@ -32,6 +32,11 @@ impl History {
         self.past.back().map(|past| &past.publication)
     }
 
+    /// The oldest that is there.
+    pub fn first(&self) -> Option<&Past> {
+        self.past.front()
+    }
+
     /// The number of the oldest that is there.
     pub fn first_seq(&self) -> Option<u64> {
         self.past.front().map(|past| past.publication.seq())

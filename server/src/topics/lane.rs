@@ -189,6 +189,11 @@ impl Lane {
         self.pending > 0
     }
 
+    /// How many may be visited.
+    pub fn pending_count(&self) -> u32 {
+        self.pending
+    }
+
     /// Whether nobody needs the lane any more.
     pub fn is_unused(&self) -> bool {
         self.subscribers.is_empty() && self.sweeping == 0 && self.log.readers() == 0

@@ -10,6 +10,8 @@
 
 use std::collections::VecDeque;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use uringcast_ring::pool::{Frame, Lease, Pool, PoolFull};
 
 use crate::{
@@ -71,6 +73,20 @@ struct Segment {
     ends: Vec<FrameEnd>,
     /// How many of the ends are notices'.
     notices: u32,
+    /// How many messages of each topic end here, once someone asked who nothing can be appended to any
+    /// more.
+    tally: Option<Box<[(TopicId, u32)]>>,
+}
+
+/// How many messages of each topic a reader has not been sent whole.
+#[derive(Debug, Default)]
+pub struct Unsent {
+    /// By topic.
+    pub messages: HashMap<TopicId, u64, RandomState>,
+    /// The shard's count of publications at the first of them.
+    pub first_count: Option<u64>,
+    /// How much was looked at to know that.
+    pub looks: usize,
 }
 
 impl Segment {
@@ -288,8 +304,15 @@ impl Log {
         if let Some(last) = ends.last_mut() {
             last.message = true;
         }
-        let segment =
-            Segment { start: self.head, bytes: at, readers: self.idle, body, ends, notices: 0 };
+        let segment = Segment {
+            start: self.head,
+            bytes: at,
+            readers: self.idle,
+            body,
+            ends,
+            notices: 0,
+            tally: None,
+        };
         memory.held_bytes += segment.held_bytes() as u64;
         self.segments.push_back(segment);
     }
@@ -315,6 +338,7 @@ impl Log {
             body: Body::Chunk(lease),
             ends: memory.spare_ends.pop().unwrap_or_default(),
             notices: 0,
+            tally: None,
         });
         Ok(())
     }
@@ -437,6 +461,40 @@ impl Log {
             let skip = segment.ends.partition_point(|e| e.end <= offset);
             segment.ends[skip..].iter().copied().filter(|e| e.message && !e.notice)
         })
+    }
+
+    /// The same in numbers, by topic. What lies in segments that are full is counted once for all who
+    /// ask.
+    pub fn unsent_by_topic(&mut self, position: u64) -> Unsent {
+        let mut unsent = Unsent::default();
+        let first = self.segment_index(position).unwrap_or(self.segments.len());
+        unsent.first_count = self.unsent(position).next().map(|end| end.count);
+        let last = self.segments.len().saturating_sub(1);
+        for index in first..self.segments.len() {
+            let segment = &mut self.segments[index];
+            if index > first && index < last {
+                let tally = segment.tally.get_or_insert_with(|| {
+                    unsent.looks += segment.ends.len();
+                    let mut messages = HashMap::<TopicId, u32, RandomState>::default();
+                    for end in segment.ends.iter().filter(|e| e.message && !e.notice) {
+                        *messages.entry(end.topic).or_insert(0) += 1;
+                    }
+                    messages.into_iter().collect()
+                });
+                unsent.looks += tally.len();
+                for &(topic, messages) in tally.iter() {
+                    *unsent.messages.entry(topic).or_insert(0) += u64::from(messages);
+                }
+                continue;
+            }
+            let offset = position.saturating_sub(segment.start).min(u64::from(u32::MAX)) as u32;
+            let skip = segment.ends.partition_point(|e| e.end <= offset);
+            unsent.looks += segment.ends.len() - skip;
+            for end in segment.ends[skip..].iter().filter(|e| e.message && !e.notice) {
+                *unsent.messages.entry(end.topic).or_insert(0) += 1;
+            }
+        }
+        unsent
     }
 
     /// The bytes in `[from, to)`, which lie in one segment, to be kept apart from the log: by

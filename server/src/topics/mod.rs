@@ -295,9 +295,27 @@ impl Topics {
         }
     }
 
+    /// Looks at a lane's ages again in the next tick.
+    pub fn postpone_ages(&mut self, id: LaneId, now_ns: u64) {
+        self.lanes[id.0 as usize].ages_due_ns = now_ns;
+        self.lines.ages.set(now_ns, id);
+    }
+
     /// When the next lane's ages are looked at, ns.
     pub fn next_aged_ns(&self) -> Option<u64> {
         self.lines.ages.next_ns()
+    }
+
+    /// Whether all that was published to the event and delta topics of a lane's interest since the
+    /// shard counted so many publications is in history for sure; and how much was looked at.
+    pub fn has_since(&self, lane: LaneId, count: u64) -> (bool, usize) {
+        let mut looks = 0;
+        let interest = self.lane(lane).interest.iter();
+        let all = interest.map(|member| &self.names.entry(member.entry).streams).all(|streams| {
+            looks += streams.len();
+            streams.iter().all(|&id| self.names.topic(id).has_since(count))
+        });
+        (all, looks)
     }
 
     /// Whether any lane has something to send now.
@@ -305,15 +323,16 @@ impl Topics {
         !self.lines.few.is_empty() || !self.lines.many.is_empty()
     }
 
-    /// Whose slice it is: one lane of many subscribers, or lanes of few, by turns. The lanes leave
-    /// their queue; [`Self::enqueue`] puts back those that have more.
-    pub fn slice(&mut self, lanes_max: usize, out: &mut Vec<LaneId>) {
+    /// Whose slice it is: lanes of many subscribers, or of few, by turns; as many lanes as it takes for
+    /// so many visits. The lanes leave their queue; [`Self::enqueue`] puts back those that have more.
+    pub fn slice(&mut self, visits: usize, out: &mut Vec<LaneId>) {
         out.clear();
         let lines = &mut self.lines;
         let many = lines.few.is_empty() || !lines.many.is_empty() && lines.many_next;
         lines.many_next = !many;
-        let (queue, most) = if many { (&mut lines.many, 1) } else { (&mut lines.few, lanes_max) };
-        while out.len() < most
+        let queue = if many { &mut lines.many } else { &mut lines.few };
+        let mut left = visits as u64;
+        while left > 0
             && let Some(id) = queue.pop_front()
         {
             // A lane that ended is still named here, and a new one may have its number: that one stands
@@ -321,6 +340,7 @@ impl Topics {
             if let Some(lane) = self.lanes.get_mut(id.0 as usize)
                 && std::mem::take(&mut lane.queued)
             {
+                left = left.saturating_sub(u64::from(lane.pending_count()).max(1));
                 out.push(id);
             }
         }
@@ -333,7 +353,7 @@ impl Topics {
             return;
         }
         lane.queued = true;
-        self.lines.few.push_front(id);
+        self.lines.queue_of(lane).push_front(id);
     }
 
     /// The entry of a name or pattern at a pace (0: live), made if need be. Without a lane it must be

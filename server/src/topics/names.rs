@@ -85,6 +85,14 @@ impl Topic {
         next > self.seq || self.history.first_seq().is_some_and(|first| first <= next)
     }
 
+    /// Whether all that was published since the shard counted so many publications is there for sure.
+    pub fn has_since(&self, count: u64) -> bool {
+        self.last_count < count
+            || self.history.first().is_some_and(|first| {
+                first.count <= count || first.publication.seq() == self.base_seq + 1
+            })
+    }
+
     /// The last publication.
     pub fn last(&self) -> Option<&Publication> {
         self.history.last()

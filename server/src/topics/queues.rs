@@ -47,11 +47,12 @@ impl Lines {
             return;
         }
         lane.queued = true;
-        if lane.subscribers.len() > FEW_SUBSCRIBERS_MAX {
-            self.many.push_back(id);
-        } else {
-            self.few.push_back(id);
-        }
+        self.queue_of(lane).push_back(id);
+    }
+
+    /// Where a lane waits.
+    pub(super) fn queue_of(&mut self, lane: &Lane) -> &mut VecDeque<LaneId> {
+        if lane.subscribers.len() > FEW_SUBSCRIBERS_MAX { &mut self.many } else { &mut self.few }
     }
 
     /// A lane's marks are looked at when the first of them is too old. One that stays then is looked
