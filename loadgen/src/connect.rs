@@ -44,6 +44,7 @@ pub(crate) fn connect(flags: &ConnectFlags) -> Result<Report, Failure> {
         spread: Spread::new(0),
         books: None,
         slow_bytes_per_s: 1,
+        slow_catch_up: false,
         server_buffer_bytes: 0,
         closed_loop: false,
     }

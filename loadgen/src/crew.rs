@@ -39,6 +39,7 @@ pub(crate) struct Crew<'a> {
     pub(crate) books: Option<Arc<BooksPlan>>,
     /// What slow subscribers read, bytes per second.
     pub(crate) slow_bytes_per_s: u64,
+    pub(crate) slow_catch_up: bool,
     /// What the server's kernel may hold of a connection, bytes.
     pub(crate) server_buffer_bytes: u64,
 }
@@ -90,6 +91,7 @@ impl Crew<'_> {
                 deflate: self.flags.deflate,
                 seed: self.flags.seed,
                 slow_bytes_per_s: self.slow_bytes_per_s,
+                slow_catch_up: self.slow_catch_up,
                 receive_buffer_bytes: self.flags.receive_buffer.map(|bytes| bytes as usize),
             };
             number_first += count;

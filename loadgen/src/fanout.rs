@@ -67,6 +67,7 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
         spread: Spread::new(publications / u64::from(publishers)),
         books: None,
         slow_bytes_per_s: 1,
+        slow_catch_up: false,
         server_buffer_bytes: 0,
         closed_loop: flags.outstanding.is_some(),
     }

@@ -217,6 +217,10 @@ pub(crate) struct BooksFlags {
     /// What each of them reads
     #[arg(long, default_value = "5KB/s", value_parser = bytes_per_s, value_name = "BYTES/s", requires = "slow")]
     pub(crate) slow_rate: u64,
+    /// Once everything is published, slow subscribers read as fast as the others: the end does not
+    /// wait for them
+    #[arg(long, requires = "slow")]
+    pub(crate) slow_catch_up: bool,
     /// What the server's kernel may hold of a slow connection: with the receive buffer it bounds
     /// how old a value may be. The default is TCP_NOTSENT_LOWAT of 16 KiB and a send of 64 KiB
     #[arg(long, default_value_t = 80 << 10, value_name = "BYTES", requires = "slow")]

@@ -95,6 +95,8 @@ pub(crate) struct WorkerPlan {
     pub(crate) seed: u64,
     /// What slow connections read, bytes per second; at least 1.
     pub(crate) slow_bytes_per_s: u64,
+    /// Slow connections read at full speed once everything is published.
+    pub(crate) slow_catch_up: bool,
     /// Receive buffer of subscribers, bytes; `None` for the kernel's.
     pub(crate) receive_buffer_bytes: Option<usize>,
 }

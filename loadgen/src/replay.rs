@@ -72,6 +72,7 @@ pub(crate) fn replay(flags: &ReplayFlags) -> Result<Report, Failure> {
         closed_loop: false,
         books,
         slow_bytes_per_s: flags.books.slow_rate,
+        slow_catch_up: flags.books.slow_catch_up,
         server_buffer_bytes: flags.books.server_buffer,
     }
     .run(

@@ -52,6 +52,7 @@ pub(crate) fn synth(flags: &SynthFlags) -> Result<Report, Failure> {
         spread: Spread::new((seconds * flags.rate / f64::from(flags.symbols)) as u64),
         books: None,
         slow_bytes_per_s: 1,
+        slow_catch_up: false,
         server_buffer_bytes: 0,
         closed_loop: false,
     }

@@ -169,6 +169,7 @@ impl Worker {
         more: bool,
         now: u64,
     ) -> Result<(), WorkerError> {
+        let slow_bytes_per_s = self.slow_bytes_per_s();
         let client = &mut self.clients[socket.slot as usize];
         if client.generation != socket.generation {
             return Ok(());
@@ -176,7 +177,7 @@ impl Worker {
         client.receiving = more;
         let bytes = self.ring.bytes(chunk);
         if client.role == Role::Slow {
-            let rest_ns = bytes.len() as u64 * NANOS_PER_SECOND / self.plan.slow_bytes_per_s;
+            let rest_ns = bytes.len() as u64 * NANOS_PER_SECOND / slow_bytes_per_s;
             self.agenda.add(now + rest_ns, Errand::Read, socket);
         }
         self.outcome.wire_bytes += bytes.len() as u64;
@@ -273,12 +274,21 @@ impl Worker {
 
     /// A slow connection takes a little more.
     fn read_slowly(&mut self, socket: SocketId) -> Result<(), WorkerError> {
+        let slow_bytes_per_s = self.slow_bytes_per_s();
         let client = &mut self.clients[socket.slot as usize];
         if !std::mem::replace(&mut client.receiving, true) {
-            let bytes = (self.plan.slow_bytes_per_s / SLOW_READS_PER_S).clamp(64, 1 << 16);
+            let bytes = (slow_bytes_per_s / SLOW_READS_PER_S).clamp(64, 1 << 16);
             self.ring.receive_once(socket, bytes as u32)?;
         }
         Ok(())
+    }
+
+    fn slow_bytes_per_s(&self) -> u64 {
+        if self.plan.slow_catch_up && self.phase >= Phase::Draining {
+            FULL_SPEED_BYTES_PER_S
+        } else {
+            self.plan.slow_bytes_per_s
+        }
     }
 
     pub(super) fn receive_ended(
@@ -446,6 +456,8 @@ const STALLED_RECEIVE_BYTES: usize = 4096;
 const SLOW_RECEIVE_BYTES: usize = 16 * 1024;
 /// Into so many reads a slow connection's bytes of a second are divided.
 const SLOW_READS_PER_S: u64 = 10;
+/// No limit to speak of.
+const FULL_SPEED_BYTES_PER_S: u64 = 1 << 40;
 /// Upgrades without an answer at a time, per thread.
 pub(super) const HANDSHAKING_MAX: u32 = 256;
 /// Connections begun before completions are looked at again.

@@ -97,7 +97,17 @@ impl Batch {
         }
     }
 
-    pub(super) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends a publication as its topic's last value.
+    pub(super) fn push_snapshot(&mut self, publication: &Publication, body: Body) {
+        let mut shared = None;
+        self.write(|out| shared = publication.write_snapshot(out, body));
+        if let Some(range) = shared {
+            self.bytes += range.len();
+            self.pieces.push(Piece::Shared(publication.frame().clone(), range));
+        }
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let out = self.bytes_mut();
         let before = out.len();
         write(out);

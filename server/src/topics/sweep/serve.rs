@@ -83,7 +83,7 @@ impl Server<'_> {
                 self.owed.next = topic.seq + 1;
                 if let Some(last) = topic.last() {
                     self.batch.told.push((topic.rule, Told::Snapshot));
-                    self.batch.write(|out| last.write_snapshot(out, self.format.body));
+                    self.batch.push_snapshot(last, self.format.body);
                 }
             }
             SnapshotSource::Published => match topic.usable_snapshot() {

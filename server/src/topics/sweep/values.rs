@@ -213,7 +213,7 @@ fn serve_view(
     match owed {
         Some(Owed { need: Need::Snapshot, .. }) => {
             batch.told.push((topic.rule, Told::Snapshot));
-            batch.write(|out| publication.write_snapshot(out, format.body));
+            batch.push_snapshot(publication, format.body);
         }
         Some(owed) if owed.next > view.seq() => {}
         None if view.at <= seen => {}
