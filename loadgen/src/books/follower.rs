@@ -197,8 +197,8 @@ impl Follower {
             (true, Some(false)) => {
                 let reason = ack.reason.as_deref().unwrap_or("no reason given");
                 *self.figures.resumed_not.entry(reason.to_owned()).or_default() += 1;
-                // What is missing is told as a gap.
-                same_epoch && reason == "history"
+                // What is missing is told as a gap; of values it is nothing.
+                same_epoch && reason == "history" && kind != StreamKind::Value
             }
             (true, None) => {
                 self.figures.resumes_wrong += 1;

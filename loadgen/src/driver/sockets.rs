@@ -64,6 +64,7 @@ pub(crate) fn open(
     target: SocketAddr,
     source: Option<IpAddr>,
     receive_buffer_bytes: Option<usize>,
+    segment_bytes: Option<u32>,
 ) -> Result<OwnedFd, SocketError> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))
@@ -71,6 +72,9 @@ pub(crate) fn open(
     socket.set_tcp_nodelay(true).map_err(SocketError::Open)?;
     if let Some(bytes) = receive_buffer_bytes {
         socket.set_recv_buffer_size(bytes).map_err(SocketError::Open)?;
+    }
+    if let Some(bytes) = segment_bytes {
+        socket.set_tcp_mss(bytes).map_err(SocketError::Open)?;
     }
     if let Some(source_ip) = source {
         let bind = |error| SocketError::Bind { source_ip, error };
