@@ -6,16 +6,11 @@ to in a closed loop, so that they always wait for their slice. Turns alone and b
 settings, so that each ratio is of two neighbouring runs. A slice is 256 sends: a lane of few should wait for one or two
 (the one that goes on when its publication comes, and none or one between), a lane of many at most twice as long as alone.
 
-A lane whose round takes longer than --overload-rotation makes the server slow down all publishers, also those of other
-lanes, which is far more than a slice: the cases `few` and `many` put that bound out of reach, the case `slowed` is `few` with
-one that the large lane exceeds, as lanes of more than some 20,000 do with the server's default.
-
 The server has one core, both load generators the other; that of the others runs only when the measured one's does not
 want to (SCHED_IDLE), so that they don't wait for each other there. Figures count only where nothing else runs.
 
     cargo build --release -p uringcast -p uringcast-loadgen
     scripts/compare_fairness.py                                            # 10 beside 15,000; 8,000 beside 8,000 lanes of one
-    scripts/compare_fairness.py --cases slowed
     scripts/compare_fairness.py --out benches/runs/DATE-MACHINE/fairness_server
 """
 
@@ -37,16 +32,14 @@ import urllib.request
 from compare import TARGET, free_port
 
 CONNECTS_PER_S = 5000
-# The longest bound that the server takes; no round here does.
-NEVER = "10s"
 
 
 class Server:
     """One process with ports of its own, until the end of a turn."""
 
-    def __init__(self, options, overload_rotation):
+    def __init__(self, options):
         self.data, self.publish, self.admin = free_port(), free_port(), free_port()
-        command = [TARGET / "release/uringcast", "serve", "--reactors", 1, "--cpus", options.server_cpu, "--log-level", "warn", "--overload-rotation", overload_rotation]
+        command = [TARGET / "release/uringcast", "serve", "--reactors", 1, "--cpus", options.server_cpu, "--log-level", "warn"]
         command += ["--listen", f"127.0.0.1:{self.data}", "--publish-listen", f"127.0.0.1:{self.publish}", "--admin", f"127.0.0.1:{self.admin}"]
         # On a busy machine the others' load generator may not come to answer pings in time.
         command += ["--ping-interval", "10m"]
@@ -147,7 +140,7 @@ class Load:
 def turn(options, case, beside):
     """The measured lane alone or beside the others."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(Server(options, case["overload rotation"]))
+        server = stack.enter_context(Server(options))
         others = None
         if beside:
             pace = ["--outstanding", options.outstanding]
@@ -222,12 +215,9 @@ def cases(options):
         "rate": options.few_rate,
         "others": options.large,
         "others path": "/raw/others",
-        "overload rotation": NEVER,
     }
-    bound = options.overload_rotation
     return {
         "few": few,
-        "slowed": {**few, "name": f"{few['name']}, publishers slowed when a round takes {bound}", "overload rotation": bound},
         "many": {
             "name": f"A lane of {options.many} beside {options.ones} lanes of one",
             "subscribers": options.many,
@@ -235,14 +225,13 @@ def cases(options):
             "others": options.ones,
             # A topic of its own, to which nobody publishes, makes each a lane of its own.
             "others path": "/ws?topics=others,own.{n}",
-            "overload rotation": NEVER,
         },
     }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=["few", "many"], type=lambda text: text.split(","), help="few, many, slowed [default: few,many]")
+    parser.add_argument("--cases", default=["few", "many"], type=lambda text: text.split(","), help="few, many [default: both]")
     parser.add_argument("--few", type=int, default=10, help="subscribers of the small lane")
     parser.add_argument("--few-rate", type=float, default=200, help="publications per second to it")
     parser.add_argument("--large", type=int, default=15000, help="subscribers of the lane beside it")
@@ -250,7 +239,6 @@ def main():
     parser.add_argument("--many-rate", type=float, default=5, help="publications per second to it")
     parser.add_argument("--ones", type=int, default=8000, help="lanes of one beside it")
     parser.add_argument("--outstanding", type=int, default=8, help="publications of the others that not everyone has")
-    parser.add_argument("--overload-rotation", default="30ms", help="the server's bound in the case `slowed`")
     parser.add_argument("--size", type=int, default=128, help="payload, bytes")
     parser.add_argument("--warmup", type=int, default=2, help="seconds")
     parser.add_argument("--duration", type=int, default=6, help="seconds")

@@ -101,6 +101,11 @@ class Server:
 
     # Its life.
 
+    def processor_s(self):
+        """Processor time that it has used, seconds."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
     def check_alive(self):
         """Running, answering, and without complaint."""
         assert self.process.poll() is None, f"exited {self.process.returncode}\n{self.stderr()}"

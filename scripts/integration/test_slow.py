@@ -182,6 +182,34 @@ def test_who_is_blocked_for_a_second_is_sent_the_newest(start):
         assert [each["seq"] for each in got] == [*range(1, 301), 1]
 
 
+def test_who_may_not_leave_is_not_judged_without_end(start):
+    """Regression: blocked readers that would miss events if they left used up what a tick may look
+    through, in every tick: the server spun, and nobody was found to lag in bytes any more."""
+    rules = ("--topic", "v.>:kind=value", "--topic", "e.>:overflow=gap")
+    server = start("--send-buffer", "16KiB", "--lag-bytes-max", "1MiB", *rules)
+    readers, topics = 120, 500
+    with contextlib.ExitStack() as stack, dial(server.publish_ws("/publish?ack=1")) as publisher:
+
+        def publish(topic, data):
+            publisher.send(json.dumps({"topic": topic, "data": data}))
+            assert json.loads(publisher.recv(10)).get("op") == "published"
+
+        for _ in range(readers):
+            stack.enter_context(stalled(server, "/ws?topics=v.a,e.>"))
+        for number in range(2 * topics):
+            publish(f"e.{number % topics}", "x" * 100)
+        for number in range(100):
+            publish("v.a", "x" * 2_000)
+        time.sleep(1.5)
+        before = server.processor_s()
+        time.sleep(1)
+        assert server.processor_s() - before < 0.5, "it has nothing to do"
+        assert server.metrics().sum("lags_total") == 0, "they would miss events"
+        for number in range(600):
+            publish("v.a", "x" * 2_000)
+        wait_for(lambda: server.metrics().sum("lags_total") == readers, "all to lag in bytes")
+
+
 def test_many_value_topics_all_arrive(start):
     """A sweep takes turns: the topics at the end of the order do not starve."""
     server = start(*SMALL, "--topic", "v.>:kind=value")

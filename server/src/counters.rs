@@ -135,7 +135,7 @@ counters! {
     streams: Gauge, "uringcast_sse_connections", "", "Connections that are sent Server-Sent Events.";
     publishers: Gauge, "uringcast_publishers", "", "Connections on the publish paths.";
     lagging: Gauge, "uringcast_connections_lagging", "", "Subscribers that left their lane's log and are served by sweeps.";
-    blocked: Gauge, "uringcast_connections_blocked", "", "Subscribers whose socket took less than it was given.";
+    blocked: Gauge, "uringcast_connections_blocked", "", "Subscribers whose socket took less than it was given, or who are caught up with as their socket has room.";
     accepted: Counter, "uringcast_accepted_total", "", "Connections accepted.";
     accept_table_full: Counter, "uringcast_accept_failures_total", "reason=\"table_full\"", "Accepts that failed.";
     accept_peer: Counter, "uringcast_accept_failures_total", "reason=\"peer\"", "Accepts that failed.";

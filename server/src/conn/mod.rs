@@ -85,7 +85,7 @@ flags! {
     POLL_ARMED = 0, "A multishot poll is armed.";
     RECEIVE_ARMED = 1, "A receive is armed.";
     WRITE_ARMED = 2, "A poll for room to write is armed.";
-    BLOCKED = 3, "Its socket is full: nothing is sent until there is room.";
+    BLOCKED = 3, "Its socket is full, or is asked for room first: nothing is sent until there is.";
     WOKEN = 4, "There was said to be room, and nothing has been sent since.";
     READ_WANTED = 5, "There may be more to read.";
     READ_PARKED = 6, "Its receive waits for buffers, or for the overload to end.";
@@ -313,7 +313,7 @@ impl Connection {
 
     /// Own output not sent yet, bytes; ranges of lanes apart.
     pub fn own_bytes(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+        self.outbox.as_ref().map_or(0, |outbox| outbox.pending_bytes())
     }
 
     /// Whether there is own output to send.

@@ -65,6 +65,15 @@ impl Outbox {
         self.bytes - self.sent
     }
 
+    /// Own bytes not sent yet, and those of blocks that it refers to.
+    pub fn pending_bytes(&self) -> usize {
+        let shared = self.pieces.iter().map(|piece| match piece {
+            Pending::Shared { at, to, .. } => to - at,
+            Pending::Bytes(_) | Pending::Range { .. } => 0,
+        });
+        self.bytes() + shared.sum::<usize>()
+    }
+
     /// A range of a lane's log comes next.
     pub fn push_range(&mut self, lane: LaneId, at: u64, to: u64) {
         if at < to {

@@ -1,4 +1,4 @@
-//! Full sockets: waiting for room, judging lag, and sweeps.
+//! Full sockets: waiting for room, and judging lag.
 //!
 //! Knows: when a subscriber counts as lagging and what its topics' kinds then say. Must not know:
 //! how sends are batched.
@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// So much of logs and topics is looked through in one tick to judge who lags: a millisecond or two.
+/// So much of logs and topics is looked through in one tick to judge who lags, one subscriber whole:
+/// a millisecond or two where interests are not of tens of thousands of topics.
 pub(super) const LOOKS_PER_TICK: usize = 50_000;
 /// Subscribers that leave their log in one tick because all logs together are too large.
 const SHED_PER_TICK_MAX: usize = 16;
@@ -125,6 +126,7 @@ impl<I: Io> Shard<I> {
     /// Acts on subscribers whose lag has passed its bound with this tick's publications. Where there are
     /// many, some wait for the next tick.
     pub(super) fn judge_lags(&mut self) {
+        self.looks_left += LOOKS_PER_TICK / 2;
         let mut left = std::mem::take(&mut self.scratch.lanes);
         left.clear();
         while let Some(lane) = self.topics.appended.lagging.pop() {
@@ -179,23 +181,32 @@ impl<I: Io> Shard<I> {
         self.leave_log(id, false);
     }
 
-    /// Acts on subscribers that have been behind for too long.
+    /// Acts on subscribers that have been behind for too long. Where there are many, some wait for the
+    /// next tick.
     pub(super) fn judge_ages(&mut self) {
-        while let Some(lane) = self.topics.next_aged(self.now.ns) {
+        while self.looks_left > 0
+            && let Some(lane) = self.topics.next_aged(self.now.ns)
+        {
             self.drop_caught_up(lane);
+            let (kept_since, looks) = self.topics.kept_since(lane);
             let mut marks = std::mem::take(&mut self.scratch.marks);
             self.topics.lane(lane).aged_marks(self.now.ns, &mut marks);
             let mut marks_left = marks.drain(..);
-            while self.looks_left > 0
-                && let Some(mark) = marks_left.next()
-            {
-                self.outdate(lane, mark);
+            // Who can't leave costs nothing to speak of, so that all of them are passed in every tick.
+            for mark in marks_left.by_ref() {
+                let before = self.looks_left;
+                self.outdate(lane, mark, kept_since);
+                if self.looks_left < before && self.looks_left <= looks {
+                    break;
+                }
             }
+            self.looks_left = self.looks_left.saturating_sub(looks);
             let postponed = marks_left.len() > 0;
             drop(marks_left);
             self.scratch.marks = marks;
             if postponed {
-                return self.topics.postpone_ages(lane, self.now.ns);
+                self.topics.postpone_ages(lane, self.now.ns);
+                return;
             }
             self.topics.watch_ages(lane, self.now.ns);
         }
@@ -223,23 +234,21 @@ impl<I: Io> Shard<I> {
 
     /// What this subscriber is to be sent next of values is too old: it leaves the log, if that costs
     /// it no message of the others.
-    fn outdate(&mut self, lane_id: LaneId, mark: LagMark) {
+    fn outdate(&mut self, lane_id: LaneId, mark: LagMark, kept_since: u64) {
         let Some(lane) = self.topics.lane_if(lane_id) else { return };
         let Some(connection) = self.connections.find(mark.connection) else { return };
         let Some(seat) = connection.seat.filter(|seat| seat.lane == lane_id) else { return };
         if seat.index == Seat::AWAY
             || connection.lag_base != mark.base
+            // It is its turn that is late.
+            || !connection.flags.has(Flags::BLOCKED)
             || connection.outbox.as_ref().is_some_and(|outbox| outbox.has_range_of(lane_id))
-            || lane.subscribers[seat.index as usize].cursor == lane.log.head()
         {
             return;
         }
         let cursor = lane.subscribers[seat.index as usize].cursor;
         let from = lane.log.boundary(cursor, Boundary::Message);
-        let first = lane.log.unsent(from).next();
-        let (all, looks) = self.topics.has_since(lane_id, first.map_or(0, |end| end.count));
-        self.looks_left = self.looks_left.saturating_sub(1 + looks);
-        if all {
+        if lane.log.unsent(from).next().is_some_and(|first| first.count >= kept_since) {
             self.leave_log(mark.connection, true);
         }
     }
@@ -360,10 +369,10 @@ impl<I: Io> Shard<I> {
     /// What a connection has not been sent of its lane, bytes.
     pub(super) fn backlog_bytes(&self, id: ConnectionId) -> u64 {
         let Some(connection) = self.connections.find(id) else { return 0 };
-        let own = connection.outbox.as_ref().map_or(0, |outbox| outbox.bytes() as u64);
-        own + connection.seat.filter(|seat| seat.index != Seat::AWAY).map_or(0, |seat| {
-            let lane = self.topics.lane(seat.lane);
-            lane.log.head() - lane.subscribers[seat.index as usize].cursor
-        })
+        connection.own_bytes() as u64
+            + connection.seat.filter(|seat| seat.index != Seat::AWAY).map_or(0, |seat| {
+                let lane = self.topics.lane(seat.lane);
+                lane.log.head() - lane.subscribers[seat.index as usize].cursor
+            })
     }
 }

@@ -329,7 +329,7 @@ impl<I: Io> Shard<I> {
             self.node.awake();
         }
         self.comparisons = 0;
-        self.looks_left = lag::LOOKS_PER_TICK;
+        self.looks_left = lag::LOOKS_PER_TICK / 2;
         self.vow();
         self.deflate_left = compress::INLINE_BYTES_PER_TICK;
         self.read_mail();

@@ -531,7 +531,7 @@ impl<I: Io> Shard<I> {
             self.topics.show_all(id, self.now.ns);
             self.judge_failures();
             self.forget_owed(id);
-            self.topics.names.remove(id);
+            self.topics.forget(id);
         }
     }
 }

@@ -11,12 +11,16 @@ use crate::{
     conn::{Connection, Flags, Seat},
     ids::{ConnectionId, LaneId, TopicId},
     publication::Body,
-    rules::{Kind, RuleId},
+    rules::RuleId,
     topics::{
         sweep::{Batch, Need, Owed, Piece, Sweep, SweepStep, Told},
         tally::Tally,
     },
 };
+
+/// A reader whose socket has room for a batch after this time reads more than 160 KB a second: the
+/// larger batches hold nothing up for it.
+const ROOM_SOON_NS: u64 = 50_000_000;
 
 impl<I: Io> Shard<I> {
     /// Goes on with the sweeps that wait for something new in their lane.
@@ -80,10 +84,13 @@ impl<I: Io> Shard<I> {
             // What reading brought is sent first.
             return;
         }
-        let slow = self.sweeps.get(&id.index).is_some_and(|sweep| sweep.slow);
-        if !slow || connection.flags.has(Flags::WOKEN) {
+        let Some(sweep) = self.sweeps.get_mut(&id.index) else { return };
+        if !sweep.slow || connection.flags.has(Flags::WOKEN) {
+            // Who has room again so soon is not slow.
+            sweep.slow &= self.now.ns - sweep.asked_ns > ROOM_SOON_NS;
             return self.sweep_on(id);
         }
+        sweep.asked_ns = self.now.ns;
         if !connection.flags.set(Flags::BLOCKED) {
             count!(self.blocked);
         }
@@ -157,12 +164,12 @@ impl<I: Io> Shard<I> {
     /// messages of each were not sent to it.
     pub(super) fn owed_of(&mut self, lane: LaneId, unsent: impl Fn(TopicId) -> u64) -> Vec<Owed> {
         let mut ids = std::mem::take(&mut self.scratch.ids);
-        self.topics.topics_of(lane, &mut ids);
+        self.topics.streams_of(lane, &mut ids);
+        self.looks_left = self.looks_left.saturating_sub(ids.len());
         let names = &self.topics.names;
         let owed = ids
             .iter()
             .map(|&id| (id, names.topic(id)))
-            .filter(|(_, topic)| topic.kind != Kind::Value)
             .map(|(id, topic)| {
                 let next = topic.seq.saturating_sub(unsent(id)).max(topic.base_seq) + 1;
                 Owed::from(id, topic, next, Need::Next)

@@ -385,11 +385,16 @@ impl Lane {
         base
     }
 
-    /// When the first of the marks that there are is too old, ns.
-    pub fn age_due_ns(&self) -> Option<u64> {
+    /// When the next of the marks that there are is too old, ns; not at once, for the sake of those that
+    /// are and stay.
+    pub fn age_due_ns(&self, now_ns: u64) -> Option<u64> {
         let bound_ns = self.lag.age_ns_max;
-        let front = self.lag_marks.front().filter(|_| bound_ns < u64::MAX && !self.keeps)?;
-        Some(front.at_ns + bound_ns)
+        if bound_ns == u64::MAX || self.keeps || self.lag_marks.is_empty() {
+            return None;
+        }
+        let next = self.lag_marks.partition_point(|mark| mark.at_ns + bound_ns <= now_ns);
+        let due_ns = self.lag_marks.get(next).map_or(now_ns, |mark| mark.at_ns) + bound_ns;
+        Some(if next > 0 { due_ns.max(now_ns + bound_ns / 8) } else { due_ns })
     }
 
     /// The marks that are too old.
@@ -543,9 +548,10 @@ mod tests {
         assert!(!is_past(12, 10));
         assert!(is_past(11, 10));
         assert!(is_past(100, 0));
-        assert_eq!(bench.lane.age_due_ns(), None, "no bound");
+        assert_eq!(bench.lane.age_due_ns(5), None, "no bound");
         bench.lane.lag.age_ns_max = 10;
-        assert_eq!(bench.lane.age_due_ns(), Some(15));
+        assert_eq!(bench.lane.age_due_ns(5), Some(15));
+        assert_eq!(bench.lane.age_due_ns(16), Some(26), "one that stays is looked at again");
         let mut aged = Vec::new();
         bench.lane.aged_marks(14, &mut aged);
         assert!(aged.is_empty());
@@ -553,7 +559,7 @@ mod tests {
         assert_eq!(aged.len(), 1);
         bench.lane.keeps = true;
         bench.lane.aged_marks(15, &mut aged);
-        assert!(aged.is_empty() && bench.lane.age_due_ns().is_none());
+        assert!(aged.is_empty() && bench.lane.age_due_ns(5).is_none());
     }
 
     #[test]

@@ -100,6 +100,8 @@ pub struct Topics {
     ticks: Deadlines<EntryId>,
     /// When topics are looked at whether they are silent for too long.
     stale_checks: Deadlines<TopicId>,
+    /// The count when a topic was last forgotten.
+    forgotten_count: u64,
     /// Publications appended on this shard, and once more for each that a sampled entry showed.
     count: u64,
     interest_seeds: [RandomState; 2],
@@ -138,6 +140,7 @@ impl Topics {
             lines: Lines::default(),
             ticks: Deadlines::default(),
             stale_checks: Deadlines::default(),
+            forgotten_count: 0,
             count: 0,
             interest_seeds: [RandomState::new(), RandomState::new()],
         }
@@ -285,6 +288,10 @@ impl Topics {
                 return Some(id);
             }
         }
+        let lanes = &self.lanes;
+        self.lines.ages.trim(lanes.len(), |due_ns, id| {
+            lanes.get(id.0 as usize).is_some_and(|lane| lane.ages_due_ns == due_ns)
+        });
         None
     }
 
@@ -306,16 +313,22 @@ impl Topics {
         self.lines.ages.next_ns()
     }
 
-    /// Whether all that was published to the event and delta topics of a lane's interest since the
-    /// shard counted so many publications is in history for sure; and how much was looked at.
-    pub fn has_since(&self, lane: LaneId, count: u64) -> (bool, usize) {
-        let mut looks = 0;
+    /// All that was published to the event and delta topics of a lane's interest when the shard had
+    /// counted so many publications or more is in history; and how many topics that are.
+    pub fn kept_since(&self, lane: LaneId) -> (u64, usize) {
         let interest = self.lane(lane).interest.iter();
-        let all = interest.map(|member| &self.names.entry(member.entry).streams).all(|streams| {
-            looks += streams.len();
-            streams.iter().all(|&id| self.names.topic(id).has_since(count))
-        });
-        (all, looks)
+        let streams = interest.flat_map(|member| &self.names.entry(member.entry).streams);
+        let kept = streams.map(|&id| self.names.topic(id).kept_since());
+        let (since, looks) = kept.fold((0, 0), |(most, looks), count| (count.max(most), looks + 1));
+        // Of topics that are gone nothing is there.
+        let gone = if self.lane(lane).only_values { 0 } else { self.forgotten_count + 1 };
+        (since.max(gone), looks)
+    }
+
+    /// Forgets a topic. Who is subscribed to its name stays subscribed.
+    pub fn forget(&mut self, id: TopicId) {
+        self.forgotten_count = self.count;
+        self.names.remove(id);
     }
 
     /// Whether any lane has something to send now.

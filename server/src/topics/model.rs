@@ -237,6 +237,20 @@ fn run(seed: u64) {
     assert_eq!(bench.sweep(&mut sweep), SweepStep::CaughtUp, "and nothing more");
 }
 
+/// Regression: with nothing owed, and a lane to which only values were appended so far, event topics
+/// that came to be meanwhile were not looked at.
+#[test]
+fn a_topic_that_came_to_be_is_owed_whatever_its_lane_has_seen() {
+    let mut bench = Bench::new(7);
+    bench.models.resize(3, Model::default());
+    let mut sweep = Sweep::new(bench.topics.count(), Tally::default(), Vec::new());
+    bench.publish(1, false);
+    // As in a lane made since: its subscriber has another interest now.
+    bench.topics.lane_mut(bench.lane).0.only_values = true;
+    assert_eq!(bench.sweep(&mut sweep), SweepStep::CaughtUp);
+    assert_eq!(bench.models[1].seen, 1);
+}
+
 #[test]
 fn no_topic_starves_under_any_stalls() {
     for seed in 0..RUNS {

@@ -85,12 +85,10 @@ impl Topic {
         next > self.seq || self.history.first_seq().is_some_and(|first| first <= next)
     }
 
-    /// Whether all that was published since the shard counted so many publications is there for sure.
-    pub fn has_since(&self, count: u64) -> bool {
-        self.last_count < count
-            || self.history.first().is_some_and(|first| {
-                first.count <= count || first.publication.seq() == self.base_seq + 1
-            })
+    /// All that was published when the shard had counted so many publications or more is there.
+    pub fn kept_since(&self) -> u64 {
+        let first = self.history.first();
+        first.filter(|past| past.publication.seq() > self.base_seq + 1).map_or(0, |past| past.count)
     }
 
     /// The last publication.

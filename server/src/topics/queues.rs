@@ -55,11 +55,13 @@ impl Lines {
         if lane.subscribers.len() > FEW_SUBSCRIBERS_MAX { &mut self.many } else { &mut self.few }
     }
 
-    /// A lane's marks are looked at when the first of them is too old. One that stays then is looked
-    /// at again after as long a time.
+    /// A lane's marks are looked at when the first of them is too old. Those that stay then are looked
+    /// at again with the next ones, or after as long a time.
     pub(super) fn watch_ages(&mut self, id: LaneId, lane: &mut Lane, now_ns: u64) {
-        let Some(due_ns) = lane.age_due_ns().filter(|_| lane.ages_due_ns == 0) else { return };
-        let due_ns = if due_ns > now_ns { due_ns } else { now_ns + lane.lag.age_ns_max };
+        let Some(due_ns) = lane.age_due_ns(now_ns) else { return };
+        if (1..=due_ns).contains(&lane.ages_due_ns) {
+            return;
+        }
         lane.ages_due_ns = due_ns;
         self.ages.set(due_ns, id);
     }

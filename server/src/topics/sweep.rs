@@ -31,6 +31,8 @@ use crate::{
 pub const SWEEP_BATCH_BYTES: usize = 64 << 10;
 /// The same for who reads slowly: what a batch says of values is old when the batch is through.
 pub const SLOW_BATCH_BYTES: usize = 16 << 10;
+/// Topics that one round looks at before it is the other's turn in a batch.
+const LOOKS_PER_BATCH: usize = 1_024;
 /// Topics of an interest looked up at a time.
 const LOOK_UP: usize = 256;
 
@@ -98,6 +100,8 @@ pub struct Sweep {
     /// Its subscriber's socket was full since it began: batches are small, and made when there is
     /// room.
     pub slow: bool,
+    /// When it was last asked for that there be room, ns.
+    pub asked_ns: u64,
     /// The lane among whose waiting it is.
     pub awaiting_in: Option<LaneId>,
     /// When it began, µs UTC.
@@ -144,8 +148,10 @@ enum Served {
 enum Round {
     /// Nothing is left in it.
     Through,
-    /// The batch is full, or enough was looked at.
-    Cut,
+    /// The batch is full, or what comes next does not fit.
+    Full,
+    /// Enough was looked at.
+    Tired,
     /// As [`SweepStep::Lost`].
     Lost(TopicId),
 }
@@ -165,6 +171,7 @@ impl Sweep {
             counted_bytes: 0,
             lagged: false,
             slow: false,
+            asked_ns: 0,
             awaiting_in: None,
             since_us: 0,
             began: seen,
@@ -258,7 +265,7 @@ impl Topics {
     /// Whether a sweep over this interest may lose messages if it takes long: history does not keep
     /// those of some event topic.
     pub fn is_fragile(&self, lane: LaneId, ids: &mut Vec<TopicId>) -> bool {
-        self.topics_of(lane, ids);
+        self.streams_of(lane, ids);
         ids.iter().any(|&id| {
             let topic = self.names.topic(id);
             topic.kind == Kind::Event && self.rules.rule(topic.rule).history.messages == 0
@@ -277,20 +284,25 @@ impl Topics {
         let sent_before = sweep.sent;
         let half = sweep.batch_bytes() / 2;
         batch.make_room(half, false);
-        let mut values = self.sweep_values(lane, sweep, batch, ids, values::LOOKS_PER_BATCH);
+        let mut values = self.sweep_values(lane, sweep, batch, ids, LOOKS_PER_BATCH);
         // At least as much again for the others, and what values leave of their half.
         let whole = half.max((2 * half).saturating_sub(batch.bytes()));
         batch.make_room(whole, true);
-        let streams = self.sweep_streams(lane, sweep, batch, ids);
+        let looks = if values == Round::Through { usize::MAX } else { LOOKS_PER_BATCH };
+        let mut streams = self.sweep_streams(lane, sweep, batch, ids, looks);
+        // Room that is left is for whoever has more: a batch that is not full has said all.
+        if values != Round::Through && matches!(streams, Round::Through | Round::Tired) {
+            values = self.sweep_values(lane, sweep, batch, ids, usize::MAX);
+        }
+        if values == Round::Through && streams == Round::Tired {
+            streams = self.sweep_streams(lane, sweep, batch, ids, usize::MAX);
+        }
         if let Round::Lost(id) = streams {
             // Nothing of this batch goes out.
             batch.told.clear();
             batch.told.push((self.names.topic(id).rule, Told::Lost));
             sweep.sent = sent_before;
             return SweepStep::Lost;
-        }
-        if values == Round::Cut && streams == Round::Through && !batch.is_full() {
-            values = self.sweep_values(lane, sweep, batch, ids, usize::MAX);
         }
         match (values, streams) {
             (Round::Through, Round::Through) if sweep.awaited > 0 => SweepStep::Waiting,
@@ -299,9 +311,9 @@ impl Topics {
         }
     }
 
-    /// Every topic of a lane's interest.
-    pub fn topics_of(&self, lane: LaneId, ids: &mut Vec<TopicId>) {
-        let lists = |entry| &self.names.entry(entry).topics[..];
+    /// Every event and delta topic of a lane's interest.
+    pub fn streams_of(&self, lane: LaneId, ids: &mut Vec<TopicId>) {
+        let lists = |entry| &self.names.entry(entry).streams[..];
         topics_between(self.lane(lane), lists, 0..u32::MAX, usize::MAX, ids);
     }
 

@@ -35,17 +35,16 @@ impl StreamRound {
 }
 
 impl Topics {
-    /// Goes on with the round until nothing is left or the batch is full.
+    /// Goes on with the round until nothing is left, the batch is full, or about `looks` topics were
+    /// looked at.
     pub(super) fn sweep_streams(
         &self,
         lane: &Lane,
         sweep: &mut Sweep,
         batch: &mut Batch,
         ids: &mut Vec<TopicId>,
+        mut looks: usize,
     ) -> Round {
-        if lane.only_values && sweep.owed.is_empty() {
-            return Round::Through;
-        }
         let list = |entry| &self.names.entry(entry).streams[..];
         let start = sweep.streams.at;
         let mut behind = true;
@@ -54,17 +53,21 @@ impl Topics {
             for range in [start..u32::MAX, 0..start] {
                 let mut from = range.start;
                 while from < range.end {
-                    let end = topics_between(lane, list, from..range.end, LOOK_UP, ids);
+                    if looks == 0 {
+                        return Round::Tired;
+                    }
+                    let end = topics_between(lane, list, from..range.end, LOOK_UP.min(looks), ids);
+                    looks = looks.saturating_sub(ids.len());
                     for &id in ids.iter() {
                         if batch.is_full() {
                             sweep.streams.move_to(id.0);
-                            return Round::Cut;
+                            return Round::Full;
                         }
                         sweep.streams.move_to(id.0);
                         match self.serve_stream(lane, sweep, id, batch) {
                             Served::Done => {}
                             Served::ForNow => behind = true,
-                            Served::Partly => return Round::Cut,
+                            Served::Partly => return Round::Full,
                             Served::Lost => return Round::Lost(id),
                         }
                         sweep.streams.move_to(id.0 + 1);

@@ -19,9 +19,6 @@ use crate::{
     topics::{Topics, lane::Lane, names::Topic, pace::View},
 };
 
-/// So many topics are looked at before it is the others' turn in a batch.
-pub(super) const LOOKS_PER_BATCH: usize = 1_024;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     /// Topics below this number, from the mark before on.
@@ -105,13 +102,16 @@ impl Topics {
         let list = |entry| &self.names.entry(entry).topics[..];
         let mut old_marks = sweep.values.marks.len();
         let mut behind = false;
+        if batch.is_full() {
+            return Round::Full;
+        }
         while old_marks > 0 {
             let mark = sweep.values.marks[0];
             let mut end = mark.end;
             // Of what was seen at this very count there is nothing newer.
             if mark.seen < now || !sweep.begun.is_empty() {
                 if looks == 0 {
-                    return Round::Cut;
+                    return Round::Tired;
                 }
                 let range = sweep.values.at..mark.end;
                 end = topics_between(lane, list, range, LOOK_UP.min(looks), ids);
@@ -128,12 +128,12 @@ impl Topics {
                     behind |= matches!(served, Served::ForNow);
                     if matches!(served, Served::Partly) {
                         sweep.values.passed(id.0, now);
-                        return Round::Cut;
+                        return Round::Full;
                     }
                     sweep.values.until = None;
                     if batch.is_full() {
                         sweep.values.passed(id.0 + 1, now);
-                        return Round::Cut;
+                        return Round::Full;
                     }
                 }
             }
