@@ -77,7 +77,8 @@ def turn(options, slow):
             command = [TARGET / "release/loadgen", "replay", *options.files, "--books", "--format", "json", "--speed", options.speed]
             command += ["--url", f"ws://127.0.0.1:{port}", "--publish-url", f"ws://127.0.0.1:{publish}", "--pid", server.pid]
             command += ["--cpus", options.client_cpu, "--quiet", "--json", out.name, "--receive-buffer", options.receive_buffer]
-            command += ["--subscribers", options.subscribers + slow]
+            # Where the kernel drops what an overloaded reader has no room for, it takes seconds to send it again.
+            command += ["--subscribers", options.subscribers + slow, "--grace", "30s"]
             command += ["--slow", slow, "--slow-rate", f"{options.slow_rate}B/s", "--slow-catch-up"] if slow else []
             command += ["--churn", options.churn, "--resume"] if options.churn else []
             command += ["--duration", options.duration] if options.duration else []

@@ -217,7 +217,7 @@ pub(crate) struct BooksFlags {
     /// What each of them reads
     #[arg(long, default_value = "5KB/s", value_parser = bytes_per_s, value_name = "BYTES/s", requires = "slow")]
     pub(crate) slow_rate: u64,
-    /// Once everything is published, slow subscribers read as fast as the others: the end does not
+    /// Two seconds after everything is published slow subscribers read as fast as others: the end does not
     /// wait for them
     #[arg(long, requires = "slow")]
     pub(crate) slow_catch_up: bool,

@@ -11,7 +11,7 @@ use super::outcome::count;
 use super::{Worker, WorkerError};
 use crate::agenda::Errand;
 use crate::client::{Client, State, nonce};
-use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND};
+use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
 use crate::driver::{Chunk, SocketId, open, receive_buffer_bytes};
 use crate::frames::{Frame, FrameError};
 use crate::inflate::Inflater;
@@ -123,7 +123,7 @@ impl Worker {
                 (Errand::LeaveTimeout, State::Leaving) => {
                     self.end(socket, "no end within 1 s of our close")?;
                 }
-                (Errand::Read, State::Open | State::Leaving) => self.read_slowly(socket)?,
+                (Errand::Read, State::Open | State::Leaving) => self.read_slowly(socket, now)?,
                 (Errand::Join, State::Waiting) if self.phase == Phase::Running => {
                     self.begin(socket.slot, now)?;
                 }
@@ -170,7 +170,7 @@ impl Worker {
         more: bool,
         now: u64,
     ) -> Result<(), WorkerError> {
-        let slow_bytes_per_s = self.slow_bytes_per_s();
+        let slow_bytes_per_s = self.slow_bytes_per_s(now);
         let client = &mut self.clients[socket.slot as usize];
         if client.generation != socket.generation {
             return Ok(());
@@ -274,8 +274,8 @@ impl Worker {
     }
 
     /// A slow connection takes a little more.
-    fn read_slowly(&mut self, socket: SocketId) -> Result<(), WorkerError> {
-        let slow_bytes_per_s = self.slow_bytes_per_s();
+    fn read_slowly(&mut self, socket: SocketId, now: u64) -> Result<(), WorkerError> {
+        let slow_bytes_per_s = self.slow_bytes_per_s(now);
         let client = &mut self.clients[socket.slot as usize];
         if !std::mem::replace(&mut client.receiving, true) {
             let bytes = (slow_bytes_per_s / SLOW_READS_PER_S).clamp(64, 1 << 16);
@@ -284,8 +284,8 @@ impl Worker {
         Ok(())
     }
 
-    fn slow_bytes_per_s(&self) -> u64 {
-        if self.plan.slow_catch_up && self.phase >= Phase::Draining {
+    fn slow_bytes_per_s(&self, now: u64) -> u64 {
+        if self.plan.slow_catch_up && now >= self.catch_up_due_ns {
             FULL_SPEED_BYTES_PER_S
         } else {
             self.plan.slow_bytes_per_s
@@ -306,7 +306,7 @@ impl Worker {
             libc::ENOBUFS => {
                 self.outcome.buffers_exhausted += 1;
                 if self.clients[socket.slot as usize].role == Role::Slow {
-                    return self.read_slowly(socket);
+                    return self.read_slowly(socket, now_ns());
                 }
                 self.rearm(socket)
             }

@@ -57,6 +57,8 @@ pub(crate) struct Worker {
     open: u64,
     failed: u64,
     publish_due_ns: u64,
+    /// From when on slow connections may read at full speed.
+    catch_up_due_ns: u64,
     look_due_ns: u64,
     usage: UsageWindow,
     outcome: Outcome,
@@ -105,6 +107,7 @@ impl Worker {
             handshaking: 0,
             open: 0,
             failed: 0,
+            catch_up_due_ns: NEVER,
             publish_due_ns: NEVER,
             look_due_ns: 0,
             usage: UsageWindow::default(),
@@ -182,7 +185,10 @@ impl Worker {
             match phase {
                 Phase::Connecting => {}
                 Phase::Running => self.start(),
-                Phase::Draining => self.publish_due_ns = NEVER,
+                Phase::Draining => {
+                    self.publish_due_ns = NEVER;
+                    self.catch_up_due_ns = now + CATCH_UP_AFTER_NS;
+                }
                 Phase::Closing => self.close_all()?,
             }
         }
@@ -323,6 +329,8 @@ impl Worker {
 const RECEIVE_BUFFERS: u16 = 256;
 /// The more of a socket's data one receive takes, the less each message costs.
 const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
+/// What is on its way to the others when publishing ends arrives first.
+const CATCH_UP_AFTER_NS: u64 = 2_000_000_000;
 /// How often a thread looks at the phase of the run.
 const LOOK_NS: u64 = 20 * NANOS_PER_MILLI;
 /// Closing handshakes at the end take no longer.
