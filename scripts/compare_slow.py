@@ -117,8 +117,9 @@ def agreement(report, known):
 
 def figures(report, known, memory):
     books, faults = report["books"], report["faults"]
-    # Of memory while published to: the first part fills buffers and histories.
-    half = memory[len(memory) // 2 :]
+    # While it was published to, in fifths: the first fill buffers and histories.
+    during = memory[: max(1, round(report["deliveries"]["window_s"]))]
+    fifths = [during[len(during) * part // 5 : len(during) * (part + 1) // 5] for part in range(5)]
     slow = books["slow"] or {}
     return {
         "p50 ms": report["latency"]["corrected"]["p50_ns"] / 1e6,
@@ -130,8 +131,7 @@ def figures(report, known, memory):
         "links broken": books["links_broken"],
         "value age s": slow.get("value_age_max_ns", 0) / 1e9,
         "allowed s": slow.get("value_age_bound_ns", 0) / 1e9,
-        "RSS MiB": max(memory, default=0),
-        "its growth": max(half, default=0) - (half[0] if half else 0),
+        "RSS MiB": " ".join(f"{max(part, default=0):.0f}" for part in fifths),
         "server cpus": report["server"]["cpus"],
         "client cpus": max(thread["cpu_ns"] / thread["wall_ns"] for thread in report["threads"]),
         "deliveries": report["deliveries"]["messages"],
@@ -173,6 +173,11 @@ def main():
         print(line, flush=True)
         lines.append(line)
 
+    def write():
+        if options.out:
+            pathlib.Path(f"{options.out}.txt").write_text("\n".join(lines) + "\n")
+            pathlib.Path(f"{options.out}.json").write_text(json.dumps({"pairs": pairs, "single": single}, indent=1) + "\n")
+
     say(f"Linux {platform.release()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
     say(f"{options.subscribers} subscribers and {options.slow} at {options.slow_rate} B/s, at {options.speed:g} times the recorded speed")
     if options.rounds == 0:
@@ -184,13 +189,12 @@ def main():
             got[slow] = figures(*turn(options, slow))
             show(say, "with slow readers" if slow else "without", got[slow])
         pairs.append((got[0], got[options.slow]))
+        write()
     if pairs:
         for name in ("p50 ms", "p99 ms"):
             ratios = sorted(beside[name] / alone[name] for alone, beside in pairs)
             say(f"with slow readers / without, {name}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-    if options.out:
-        pathlib.Path(f"{options.out}.txt").write_text("\n".join(lines) + "\n")
-        pathlib.Path(f"{options.out}.json").write_text(json.dumps({"pairs": pairs, "single": single}, indent=1) + "\n")
+    write()
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ flags! {
     RECEIVE_ARMED = 1, "A receive is armed.";
     WRITE_ARMED = 2, "A poll for room to write is armed.";
     BLOCKED = 3, "Its socket is full, or is asked for room first: nothing is sent until there is.";
-    WOKEN = 4, "There was said to be room, and nothing has been sent since.";
+    WOKEN = 4, "There was said to be room, and no output of its own was sent since.";
     READ_WANTED = 5, "There may be more to read.";
     READ_PARKED = 6, "Its receive waits for buffers, or for the overload to end.";
     PING_OUT = 7, "A ping was sent and nothing has come since.";

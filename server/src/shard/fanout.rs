@@ -13,10 +13,50 @@ use crate::{clock::Now, ids::LaneId};
 
 /// Sends in one slice at most: between slices everything else has its turn.
 pub(super) const SENDS_PER_SLICE: usize = 256;
-/// A send takes 2 to 5 µs: twice that for each is no round, it is waiting for something.
-const ROTATION_NS_PER_CONNECTION: u64 = 10_000;
+/// A send to loopback takes 2 to 5 µs on a quiet machine; more than five times that is no send, but
+/// something that should not be.
+const SEND_NS_MIN: u64 = 5_000;
+const SEND_NS_MAX: u64 = 25_000;
+/// Larger ones take longer by what they copy, and those that grow so large are behind.
+const SMALL_SEND_BYTES_MAX: usize = 4 << 10;
 /// Bytes in one slice at most.
 const BYTES_PER_SLICE: usize = 1 << 20;
+
+/// What a small send takes here, as far as a full slice in a busy tick tells: the kernel's part, and
+/// what else has its turn between slices.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SendCost {
+    mean_ns: u64,
+    /// The last slice was such.
+    told: bool,
+}
+
+impl Default for SendCost {
+    fn default() -> Self {
+        Self { mean_ns: SEND_NS_MIN, told: false }
+    }
+}
+
+impl SendCost {
+    /// A slice of so many sends went out.
+    fn slice(&mut self, sends: usize, bytes: usize) {
+        self.told = sends == SENDS_PER_SLICE && bytes <= sends * SMALL_SEND_BYTES_MAX;
+    }
+
+    /// The next tick begins so long after the one before, which did not sleep if it was `busy`.
+    pub(super) fn tick(&mut self, since_ns: u64, busy: bool) {
+        if std::mem::take(&mut self.told) && busy {
+            let each_ns = (since_ns / SENDS_PER_SLICE as u64).clamp(SEND_NS_MIN, SEND_NS_MAX);
+            self.mean_ns = (self.mean_ns * 15 + each_ns) / 16;
+        }
+    }
+
+    /// What a rotation may take for each connection: two sends, since lanes of few and of many share
+    /// them, and as much as one for what delays a core now and then.
+    fn allowed_ns(self) -> u64 {
+        3 * self.mean_ns
+    }
+}
 
 /// A visit that is on its way.
 #[derive(Clone, Copy)]
@@ -58,6 +98,7 @@ impl<I: Io> Shard<I> {
         }
         self.io.send(&sends, &mut self.scratch.troubles)?;
         drop(sends);
+        self.send_cost.slice(visits.len(), BYTES_PER_SLICE - bytes_left);
         self.settle_visits(&visits);
         self.finish_slice(&lanes, &steps);
         self.scratch.lanes = lanes;
@@ -134,11 +175,11 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// A rotation that takes longer is overload. One over everybody takes as long as it takes: with so
-    /// many subscribers that this is more than the bound, it says nothing.
+    /// A rotation that takes longer is overload. One over everybody takes as long as it takes, and where
+    /// that is more than the bound, it says nothing by itself.
     fn late_ns(&self) -> u64 {
         let bound_ns = u64::try_from(self.settings.overload_rotation.as_nanos());
-        let everybody_ns = self.connections.len() as u64 * ROTATION_NS_PER_CONNECTION;
+        let everybody_ns = self.connections.len() as u64 * self.send_cost.allowed_ns();
         bound_ns.unwrap_or(u64::MAX).max(everybody_ns)
     }
 
@@ -161,5 +202,36 @@ impl<I: Io> Shard<I> {
         for &id in lanes.iter().skip(steps.len()).rev() {
             self.topics.requeue_front(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_full_slices_of_small_sends_in_busy_ticks_tell_what_a_send_takes() {
+        let mut cost = SendCost::default();
+        let before = cost.allowed_ns();
+        assert_eq!(before, 15_000);
+        let slow_ns = 12_000 * SENDS_PER_SLICE as u64;
+        cost.tick(slow_ns, true);
+        cost.slice(SENDS_PER_SLICE - 1, 1_000);
+        cost.tick(slow_ns, true);
+        cost.slice(SENDS_PER_SLICE, SENDS_PER_SLICE * SMALL_SEND_BYTES_MAX + 1);
+        cost.tick(slow_ns, true);
+        cost.slice(SENDS_PER_SLICE, 1_000);
+        cost.tick(slow_ns, false);
+        assert_eq!(cost.allowed_ns(), before);
+        for _ in 0..200 {
+            cost.slice(SENDS_PER_SLICE, 1_000);
+            cost.tick(slow_ns, true);
+        }
+        assert!((35_000..=36_000).contains(&cost.allowed_ns()), "{cost:?}");
+        for _ in 0..200 {
+            cost.slice(SENDS_PER_SLICE, 1_000);
+            cost.tick(u64::MAX, true);
+        }
+        assert!(cost.allowed_ns() <= 3 * SEND_NS_MAX);
     }
 }

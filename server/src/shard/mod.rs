@@ -180,6 +180,7 @@ pub struct Shard<I: Io> {
     sleeping: bool,
     /// Names compared with new patterns in this tick.
     comparisons: usize,
+    send_cost: fanout::SendCost,
     /// What may still be looked through in this tick to judge who lags.
     looks_left: usize,
     /// When the cursor is to be looked after again.
@@ -263,6 +264,7 @@ impl<I: Io> Shard<I> {
             ended: false,
             sleeping: false,
             comparisons: 0,
+            send_cost: fanout::SendCost::default(),
             looks_left: 0,
             cursor_look_ns: 0,
             scratch: Scratch::default(),
@@ -323,6 +325,7 @@ impl<I: Io> Shard<I> {
     /// Only what the ring cannot go on after.
     pub fn tick(&mut self, now: Now) -> Result<(), RingError> {
         self.record_rounds(now);
+        self.send_cost.tick(now.ns.saturating_sub(self.now.ns), self.topics.has_pending());
         self.now = now;
         if self.sleeping {
             self.sleeping = false;
