@@ -198,14 +198,14 @@ def test_who_may_not_leave_is_not_judged_without_end(start):
             stack.enter_context(stalled(server, "/ws?topics=v.a,e.>"))
         for number in range(2 * topics):
             publish(f"e.{number % topics}", "x" * 100)
-        for number in range(100):
+        for _ in range(100):
             publish("v.a", "x" * 2_000)
         time.sleep(1.5)
         before = server.processor_s()
         time.sleep(1)
         assert server.processor_s() - before < 0.5, "it has nothing to do"
         assert server.metrics().sum("lags_total") == 0, "they would miss events"
-        for number in range(600):
+        for _ in range(600):
             publish("v.a", "x" * 2_000)
         wait_for(lambda: server.metrics().sum("lags_total") == readers, "all to lag in bytes")
 

@@ -34,7 +34,7 @@ enum Place {
     /// In the lane's log.
     Seated(LaneId, u32),
     /// Served by a sweep.
-    Away(LaneId, Sweep),
+    Away(LaneId, Box<Sweep>),
 }
 
 #[derive(Debug)]
@@ -219,7 +219,7 @@ impl Bench {
         let mut starts = Vec::new();
         let place = std::mem::replace(&mut self.readers[at].place, Place::Nowhere);
         let sweep = match &place {
-            Place::Away(_, sweep) => Some(sweep),
+            Place::Away(_, sweep) => Some(&**sweep),
             _ => None,
         };
         self.topics.repace((&before, &after), sweep, &mut starts, self.now_ns);
@@ -265,7 +265,7 @@ impl Bench {
             let id = self.ids[EVENT];
             let next = self.topics.names.topic(id).seq + 1;
             let event = Owed::from(id, self.topics.names.topic(id), next, Need::Next);
-            Sweep::new(self.topics.count(), Tally::default(), vec![event])
+            Box::new(Sweep::new(self.topics.count(), Tally::default(), vec![event]))
         });
         for start in starts {
             sweep.owe(start);
@@ -290,7 +290,7 @@ impl Bench {
         let sweep = Sweep::new(seen, Tally::default(), vec![event]);
         self.topics.lane_mut(lane_id).0.sweeping += 1;
         self.leave(at);
-        self.readers[at].place = Place::Away(lane_id, sweep);
+        self.readers[at].place = Place::Away(lane_id, Box::new(sweep));
     }
 
     fn sweep(&mut self, at: usize) {
