@@ -87,7 +87,7 @@ impl<I: Io> Shard<I> {
         let Some(sweep) = self.sweeps.get_mut(&id.index) else { return };
         if !sweep.slow || connection.flags.has(Flags::WOKEN) {
             // Who has room again so soon is not slow.
-            sweep.slow &= self.now.ns - sweep.asked_ns > ROOM_SOON_NS;
+            sweep.slow &= self.now.ns.saturating_sub(sweep.asked_ns) > ROOM_SOON_NS;
             return self.sweep_on(id);
         }
         sweep.asked_ns = self.now.ns;

@@ -41,8 +41,10 @@ impl Topics {
 
     /// Looks at a lane's ages again in the next tick.
     pub fn postpone_ages(&mut self, id: LaneId, now_ns: u64) {
-        self.lanes[id.0 as usize].ages_due_ns = now_ns;
-        self.lines.ages.set(now_ns, id);
+        if let Some(lane) = self.lanes.get_mut(id.0 as usize) {
+            lane.ages_due_ns = now_ns;
+            self.lines.ages.set(now_ns, id);
+        }
     }
 
     /// When the next lane's ages are looked at, ns.
