@@ -264,6 +264,11 @@ impl Net {
         entry
     }
 
+    /// Bytes that clients wrote and no shard has received yet.
+    pub(crate) fn bytes_to_servers(&self) -> usize {
+        self.sockets.iter().map(|s| s.to_server.len()).sum()
+    }
+
     pub(crate) fn buffer_bytes(&self, shard: usize) -> usize {
         self.kernels[shard].buffer_bytes
     }

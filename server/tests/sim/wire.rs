@@ -255,6 +255,11 @@ impl Wire {
         moved
     }
 
+    /// Bytes that it still wants to write.
+    pub(crate) fn unwritten(&self) -> usize {
+        if self.left || self.is_over() { 0 } else { self.out.len() }
+    }
+
     fn write(&mut self, net: &mut Net) -> bool {
         if self.left {
             return false;

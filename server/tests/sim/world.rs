@@ -118,6 +118,9 @@ pub(crate) struct World {
     deadlines: Vec<Option<u64>>,
 }
 
+/// A world in which this many turns bring nothing nearer its end will never be at rest.
+const FRUITLESS_TURNS_MAX: usize = 30_000;
+
 /// The publisher that is nobody's connection.
 pub(crate) const CONTROL: usize = usize::MAX;
 
@@ -139,7 +142,9 @@ impl World {
         let slots = dice.between(plan.clients_max / 2 + 8, plan.clients_max + 64);
         let mut net = Net::new(Dice::new(dice.word()), Faults::default());
         for _ in 0..plan.shards {
-            let (buffers, bytes) = (dice.scale(1, 32), dice.scale(16, 4_096));
+            // Large publications in tiny pieces would take most of the time and show nothing more.
+            let bytes_min = (plan.pad_max / 1_000).max(16);
+            let (buffers, bytes) = (dice.scale(1, 32), dice.scale(bytes_min, 4_096));
             net.add_kernel(slots, buffers, bytes);
         }
         let net = Rc::new(RefCell::new(net));
@@ -394,10 +399,14 @@ impl World {
         moved
     }
 
-    /// Lets everything move, without anything new, until nothing does any more.
+    /// Lets everything move, without anything new, until nothing does any more. Large publications
+    /// into few and small receive buffers take their time: what may not last is movement that
+    /// leaves as much to be received as there was.
     pub(crate) fn settle(&mut self) {
         let mut idle = 0;
-        for _ in 0..60_000 {
+        let mut least = usize::MAX;
+        let mut turns = 0;
+        while turns < FRUITLESS_TURNS_MAX {
             let mut moved = false;
             for shard in 0..self.plan.shards {
                 moved |= self.turn(shard);
@@ -412,6 +421,10 @@ impl World {
             if idle > 30 {
                 return;
             }
+            let unwritten: usize = self.clients.iter().map(|client| client.wire.unwritten()).sum();
+            let left = unwritten + self.net.borrow().bytes_to_servers();
+            turns = if left < least { 0 } else { turns + 1 };
+            least = least.min(left);
         }
         panic!("it never comes to rest");
     }
