@@ -206,6 +206,7 @@ METRICS = [
     "rejoins_total",
     "overload_rotations_total",
     "overloaded",
+    "publishers_slowed_total",
     "mesh_parked",
     "mesh_full_total",
     "receive_starved_total",

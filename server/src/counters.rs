@@ -185,7 +185,8 @@ counters! {
     expired: Counter, "uringcast_expired_topics_total", "", "Topics forgotten because nothing was published to them for longer than their expire.";
     rejoins: Counter, "uringcast_rejoins_total", "", "Times a lagging subscriber caught up.";
     overload_rotations: Counter, "uringcast_overload_rotations_total", "", "Rotations of a lane that took longer than the overload bound.";
-    overloaded: Gauge, "uringcast_overloaded", "", "1 while publishers are being slowed.";
+    overloaded: Gauge, "uringcast_overloaded", "", "1 while publishers are being slowed: those of late lanes, or all.";
+    publishers_slowed: Counter, "uringcast_publishers_slowed_total", "", "Times nothing more was received from a publisher for a while, because a lane that its topic goes to was late.";
     parked: Gauge, "uringcast_mesh_parked", "", "Messages parked because another shard's ring is full.";
     mesh_full: Counter, "uringcast_mesh_full_total", "", "Times a message had to be parked.";
     receive_starved: Counter, "uringcast_receive_starved_total", "", "Receives put off because the shared buffers were all out.";

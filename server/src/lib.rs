@@ -17,6 +17,7 @@ pub mod helper;
 pub mod home;
 pub mod ids;
 pub mod journal;
+pub mod late;
 pub mod logging;
 pub mod mail;
 pub mod payload;

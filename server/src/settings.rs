@@ -105,7 +105,7 @@ pub struct Settings {
     pub lag_messages_max: u64,
     /// All lane logs of the process together, bytes.
     pub log_bytes_max: u64,
-    /// A rotation longer than this is overload: publishers are slowed.
+    /// A lane whose rotation is longer than this is late: who publishes to it is slowed.
     pub overload_rotation: Duration,
     /// `SO_SNDBUF` of each connection, bytes; `None` leaves it to the kernel.
     pub send_buffer_bytes: Option<u32>,

@@ -10,6 +10,7 @@ use std::sync::{
 use crate::{
     census::Census,
     counters::{Counters, RuleCounters},
+    late::Late,
     rules::{RuleId, Rules},
 };
 
@@ -62,7 +63,7 @@ pub struct Shared {
     /// One per shard, written by that shard only: its figures of each rule.
     by_rule: Vec<Box<[RuleCounters]>>,
     rules: Vec<RuleName>,
-    /// One per shard, written by that shard only: its publishers are to be slowed.
+    /// One per shard, written by that shard only: all publishers are to be slowed for its sake.
     pub overloaded: Vec<AtomicBool>,
     /// One per shard, written by that shard only: it accepts connections.
     pub ready: Vec<AtomicBool>,
@@ -76,6 +77,8 @@ pub struct Shared {
     pub history_from_us: u64,
     /// Which deflated lanes there are; changed when one begins, ends or changes its interest.
     pub census: Arc<Census>,
+    /// Topics whose publishers are to be slowed.
+    pub late: Late,
     /// A seed for hashing topic names, the same on all shards, new at each start.
     pub hash_seed: u64,
     stage: AtomicU8,
@@ -110,6 +113,7 @@ impl Shared {
             floors: Floors::new(shards),
             history_from_us: 0,
             census: Arc::default(),
+            late: Late::default(),
             hash_seed,
             stage: AtomicU8::new(Stage::Starting as u8),
         }
@@ -182,7 +186,7 @@ impl Shared {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
     }
 
-    /// Whether publishers are to be slowed.
+    /// Whether all publishers are to be slowed; those of some topics may be besides.
     pub fn any_overloaded(&self) -> bool {
         self.overloaded.iter().any(|flag| flag.load(Ordering::Relaxed))
     }

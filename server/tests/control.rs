@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use control_rig::{Manner, Ordered, Rig};
 use uringcast::{
+    clock,
     control::Outcome,
+    home::topic_hash,
     journal::{Fsync, Journal, Keep, Options},
     rules::{Content, Kind, Rules, TopicRule},
     settings::Settings,
@@ -203,6 +205,15 @@ fn overload_slows_publishers_down() {
     assert!(reply.head.contains("retry-after: 1"), "{reply:?}");
     assert_eq!(rig.get("/v1/topics").status, 200);
     rig.shared.overloaded[2].store(false, Relaxed);
+    // Only those of a topic whose lanes are late.
+    rig.shared.late.mark(topic_hash(rig.shared.hash_seed, "b"), clock::now().ns + 1_000_000_000);
+    let reply = rig.request("POST", "/v1/topics/b", "", b"1");
+    assert_eq!((reply.status, reply.code().as_str()), (503, "busy"));
+    assert!(reply.head.contains("retry-after: 1"), "{reply:?}");
+    let lines = b"{\"topic\":\"a\",\"data\":1}\n{\"topic\":\"b\",\"data\":1}\n";
+    let reply = rig.request("POST", "/v1/publish", "", lines);
+    let answers: Vec<&str> = reply.body.lines().collect();
+    assert!(answers[0].contains("\"seq\":1") && answers[1].contains("busy"), "{reply:?}");
     assert_eq!(rig.request("POST", "/v1/topics/a", "", b"1").status, 200);
     rig.end();
 }

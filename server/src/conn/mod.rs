@@ -88,7 +88,7 @@ flags! {
     BLOCKED = 3, "Its socket is full, or is asked for room first: nothing is sent until there is.";
     WOKEN = 4, "There was said to be room, and no output of its own was sent since.";
     READ_WANTED = 5, "There may be more to read.";
-    READ_PARKED = 6, "Its receive waits for buffers, or for the overload to end.";
+    READ_PARKED = 6, "Its receive waits for buffers, or for the end of what slows publishers.";
     PING_OUT = 7, "A ping was sent and nothing has come since.";
     MAY_PUBLISH = 8, "It may publish by command.";
     PUBLISH_PORT = 9, "It came in by the publish port.";
@@ -105,6 +105,7 @@ flags! {
     PROXY_LINE = 26, "It began with a PROXY line.";
     NAMED = 28, "A trusted proxy has said who its client is.";
     COUNTED = 27, "It counts among the connections of its address.";
+    SLOWED = 19, "A publisher of a topic that can't be sent on as fast: it is not received from for a while.";
     SILENT = 17, "It broke a rule, was told to go, and has sent nothing since the last look.";
 }
 

@@ -26,6 +26,8 @@ use super::{
     stats as figures,
 };
 use crate::{
+    clock,
+    home::topic_hash,
     logging::DroppedLines,
     mail::{Question, TopicReport},
     payload::{self, Claim},
@@ -66,17 +68,25 @@ pub(super) struct Placed {
     snapshot_wanted: bool,
 }
 
+const SLOWED: &str = "subscribers can't be served as fast as this; try again";
+
 impl Admin {
-    /// Publishers are to be slowed, or it is no time for them.
+    /// Whether all publishers are to be slowed, or it is no time for them.
     pub(super) fn accepts_publications(&self) -> Result<(), ApiError> {
         match self.shared.stage() {
-            Stage::Ready if self.shared.any_overloaded() => {
-                Err(ApiError::busy("subscribers can't be served as fast as this; try again"))
-            }
+            Stage::Ready if self.shared.any_overloaded() => Err(ApiError::busy(SLOWED)),
             Stage::Ready => Ok(()),
             Stage::Starting => Err(ApiError::busy("starting")),
             Stage::Draining | Stage::Aborting => Err(ApiError::busy("shutting down")),
         }
+    }
+
+    /// The same for those of one topic.
+    pub(super) fn accepts_publications_to(&self, topic: &str) -> Result<(), ApiError> {
+        self.accepts_publications()?;
+        let late = &self.shared.late;
+        let hash = topic_hash(self.shared.hash_seed, topic);
+        if late.is_late(hash, clock::now().ns) { Err(ApiError::busy(SLOWED)) } else { Ok(()) }
     }
 
     /// The content rule of a topic: the first that matches.
@@ -105,7 +115,7 @@ pub(super) async fn publish(
     let topic = topic_of(path)?;
     let query = parameters(query)?;
     let payload = whole(body, admin.settings.publish_bytes_max as usize)?;
-    admin.accepts_publications()?;
+    admin.accepts_publications_to(&topic)?;
     let content = payload::settle(admin.content_rule(&topic), claim(&headers), &payload)?;
     let snapshot = query.snapshot.unwrap_or(0) != 0;
     let pub_seq = query.pub_seq;

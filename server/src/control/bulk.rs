@@ -69,7 +69,7 @@ fn send(admin: &Admin, line: &[u8]) -> Result<(String, Pending), ApiError> {
     if bytes.len() > admin.settings.publish_bytes_max as usize {
         return Err(ApiError::too_large(admin.settings.publish_bytes_max as usize));
     }
-    admin.accepts_publications()?;
+    admin.accepts_publications_to(&line.topic)?;
     let payload = Bytes::copy_from_slice(&bytes);
     let topic = line.topic.into_owned();
     let (pub_seq, snapshot) = (line.pub_seq, line.snapshot);

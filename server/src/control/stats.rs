@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::{
+    clock,
     counters::{Counter, Counters, TIME_BUCKETS_US},
     shared::{Shared, Stage},
 };
@@ -62,7 +63,7 @@ pub(super) fn stats(shared: &Shared, data_port: u16) -> Stats {
         sends: sum(|shard| &shard.sends),
         sent_bytes: sum(|shard| &shard.sent_bytes),
         skipped: sum(|shard| &shard.skipped),
-        overloaded: shared.any_overloaded(),
+        overloaded: shared.any_overloaded() || shared.late.any(clock::now().ns),
         publish_to_last_send_us: TIME_BUCKETS_US,
         publish_to_last_send: (0..=TIME_BUCKETS_US.len()).map(bucket).collect(),
     }

@@ -293,7 +293,7 @@ pub const FLAGS: &[Flag] = &[
         "overload-rotation",
         "TIME",
         "100ms",
-        "When serving all subscribers of a lane once takes longer than this, and than three times what a send to each connection takes (15 us or more), publishers are slowed.",
+        "When serving all subscribers of a lane once takes longer than this, and than three times what a send to each connection takes (15 us or more), publishers to that lane are slowed.",
     ),
     one(
         SOCKETS,

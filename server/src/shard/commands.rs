@@ -384,7 +384,7 @@ impl<I: Io> Shard<I> {
             let message = "publishing is not allowed from here";
             return self.fail(id, request, ErrorCode::Forbidden, message);
         }
-        if self.is_congested() {
+        if self.is_congested(self.topics.names.hash(&topic)) {
             return self.fail(id, request, ErrorCode::Busy, "publishers are being slowed");
         }
         let ack = self.acks.insert(PendingAck { request, topic: topic.as_ref().into() });

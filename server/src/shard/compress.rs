@@ -51,7 +51,7 @@ impl<I: Io> Shard<I> {
         if longest > INLINE_BYTES_MAX {
             return self.compress_elsewhere(topic, publication, origin, wanted);
         }
-        if self.overloaded || self.deflate_left < longest {
+        if self.is_pressed() || self.deflate_left < longest {
             count!(self.deflate_skipped);
             return Some(publication);
         }
@@ -83,7 +83,7 @@ impl<I: Io> Shard<I> {
         wanted: Wanted,
     ) -> Option<Publication> {
         let bytes_max = OUT_BYTES_MAX / self.shards;
-        let busy = self.overloaded
+        let busy = self.is_pressed()
             || self.drain.is_some()
             || !self.held.has_room(publication.block_bytes(), bytes_max);
         let sent = self.helper.filter(|_| !busy).and_then(|helper| {

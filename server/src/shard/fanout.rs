@@ -8,7 +8,7 @@
 use arrayvec::ArrayVec;
 use uringcast_ring::{Io, Send, SendOutcome, error::RingError};
 
-use super::{OVERLOAD_NS, Shard, count};
+use super::{Shard, count};
 use crate::{clock::Now, ids::LaneId};
 
 /// Sends in one slice at most: between slices everything else has its turn.
@@ -195,7 +195,7 @@ impl<I: Io> Shard<I> {
                 self.rounds.push(round);
             }
             if started_ns > 0 && self.now.ns.saturating_sub(started_ns) > late_ns {
-                self.overload_until_ns = self.now.ns + OVERLOAD_NS;
+                lane.late_until_ns = self.overload.lane_is_late(self.now.ns);
             }
             self.topics.enqueue(id, self.now.ns);
         }

@@ -26,6 +26,7 @@ mod held;
 mod journal;
 mod lag;
 mod origin;
+mod overload;
 mod own;
 mod pace;
 mod plain;
@@ -59,6 +60,7 @@ use crate::{
     conn::table::Table,
     counters::RuleCounters,
     ids::{ConnectionId, LaneId, NodeId, TopicId},
+    late,
     mail::Mail,
     publication::deflated::Deflater,
     revived::Revived,
@@ -108,7 +110,7 @@ const WRITE_RETRY_NS: u64 = 20_000_000;
 /// reset, which may overtake our last words.
 const LINGER_NS: u64 = 200_000_000;
 /// How long overload is taken to last after the last sign of it.
-const OVERLOAD_NS: u64 = 100_000_000;
+const OVERLOAD_NS: u64 = late::LATE_NS;
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -146,8 +148,6 @@ pub struct Shard<I: Io> {
     own_queue: VecDeque<ConnectionId>,
     /// Receives put off: the shared buffers were all out.
     starved: Vec<ConnectionId>,
-    /// Publishers whose receive waits for the end of the overload.
-    slowed: Vec<ConnectionId>,
     parked: Vec<VecDeque<Mail>>,
     /// The helper thread's node.
     helper: Option<usize>,
@@ -170,8 +170,7 @@ pub struct Shard<I: Io> {
 
     /// Rounds of lanes completed in the last tick.
     rounds: Vec<Round>,
-    overload_until_ns: u64,
-    overloaded: bool,
+    overload: overload::Overload,
     log_bytes_told: u64,
     accepts_stopped: [bool; 2],
     accepts_look_ns: u64,
@@ -238,7 +237,6 @@ impl<I: Io> Shard<I> {
             acks: Slab::new(),
             own_queue: VecDeque::new(),
             starved: Vec::new(),
-            slowed: Vec::new(),
             parked: (0..node.nodes()).map(|_| VecDeque::new()).collect(),
             addresses: addresses::Addresses::new(settings.connections_per_address_max),
             idles: Various::default(),
@@ -255,8 +253,7 @@ impl<I: Io> Shard<I> {
             pings: Spread::new(nanos(settings.ping_interval), now.ns),
             heartbeats: Various::default(),
             rounds: Vec::new(),
-            overload_until_ns: 0,
-            overloaded: false,
+            overload: overload::Overload::default(),
             log_bytes_told: 0,
             accepts_stopped: [false; 2],
             accepts_look_ns: 0,

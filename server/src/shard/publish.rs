@@ -59,9 +59,10 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Whether nothing more can be taken in for now.
-    pub(super) fn is_congested(&self) -> bool {
-        self.overloaded
+    /// Whether nothing more can be taken in for this topic for now.
+    pub(super) fn is_congested(&self, topic_hash: u64) -> bool {
+        self.overload.is_on
+            || self.shared.late.is_late(topic_hash, self.now.ns)
             || self.acks.len() >= ACKS_MAX
             || self.held.is_full()
             || self.parked.iter().any(|queue| queue.len() >= PARKED_MAX)
@@ -147,12 +148,17 @@ impl<I: Io> Shard<I> {
     pub(super) fn ingest(&mut self, ingest: Ingest) {
         let (_, hash) = publication::draft_topic(&ingest.lease);
         let home = usize::from(home_of(hash, self.shards).0);
+        let publisher = ingest.origin.publisher;
         if home == self.index {
             self.order(ingest);
         } else if self.parked[home].len() >= PARKED_MAX {
             self.refused(ingest.origin, ErrorCode::Busy);
         } else {
             self.post(home, Mail::Ingest(ingest));
+        }
+        // Of lanes elsewhere it is known by the next publication.
+        if let Publisher::Connection { id, .. } = publisher {
+            self.slow_if_late(id, hash);
         }
     }
 
@@ -335,7 +341,9 @@ impl<I: Io> Shard<I> {
     }
 
     fn append(&mut self, topic: TopicId, publication: &Publication) {
-        self.topics.publish(topic, publication, self.now.ns);
+        if self.topics.publish(topic, publication, self.now.ns) {
+            self.shared.late.mark(publication.topic_hash(), self.now.ns);
+        }
         self.judge_failures();
     }
 

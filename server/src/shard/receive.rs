@@ -59,9 +59,13 @@ impl<I: Io> Shard<I> {
             if connection.flags.has(Flags::POLL_ARMED) {
                 return;
             }
-            if self.overloaded {
+            if self.overload.is_on {
                 connection.flags.set(Flags::READ_PARKED);
-                self.slowed.push(id);
+                self.overload.wait(id);
+                return;
+            }
+            if connection.flags.has(Flags::SLOWED) {
+                connection.flags.set(Flags::READ_PARKED);
                 return;
             }
             connection.flags.set(Flags::RECEIVE_ARMED);

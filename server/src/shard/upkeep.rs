@@ -5,12 +5,11 @@
 use std::sync::atomic::Ordering;
 
 use uringcast_protocol::{opcode::CloseCode, refusal::Refusal, writer};
-use uringcast_ring::{Io, Operation};
+use uringcast_ring::Io;
 
-use super::{OVERLOAD_NS, Shard, close::Ending, count};
+use super::{Shard, close::Ending, count};
 use crate::{
     conn::{Flags, Phase, Role},
-    ids::ConnectionId,
     shared::Stage,
     topics::log::Boundary,
 };
@@ -19,8 +18,6 @@ use crate::{
 const DRAIN_SLICE: u32 = 256;
 /// A drain ends after this, whoever is left.
 const DRAIN_NS_MAX: u64 = 8_000_000_000;
-/// While publishers are held back, the reason is looked at again after this.
-const SLOWED_LOOK_NS: u64 = 10_000_000;
 /// Clients are told to come back after so long, spread so that they do not all come at once, ms.
 const RECONNECT_MS: std::ops::Range<u64> = 500..5_000;
 /// Log bytes are told to the process in steps of so many.
@@ -64,8 +61,6 @@ impl<I: Io> Shard<I> {
     }
 
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
-        let slowed = !self.slowed.is_empty() || self.overloaded;
-        let looks = slowed.then_some(self.now.ns + SLOWED_LOOK_NS);
         let accepts = self.accepts_stopped.contains(&true).then_some(self.accepts_look_ns);
         let drain = self.drain.as_ref().map(|drain| drain.started_ns + DRAIN_NS_MAX);
         let pings = (!self.connections.is_empty()).then(|| self.pings.next_ns());
@@ -76,7 +71,7 @@ impl<I: Io> Shard<I> {
             self.lingers.next_ns(),
             self.heartbeats.next_ns(),
             self.idles.next_ns(),
-            looks,
+            self.next_overload_look_ns(),
             accepts,
             drain,
             pings,
@@ -178,41 +173,7 @@ impl<I: Io> Shard<I> {
             && !self.shed()
         {
             // Nobody is blocked: it is we who are too slow.
-            self.overload_until_ns = self.now.ns + OVERLOAD_NS;
-        }
-    }
-
-    /// Slows publishers while any shard is overloaded.
-    fn watch_overload(&mut self) {
-        let parked = self.post_parked();
-        let mine = parked || self.held.is_slow() || self.now.ns < self.overload_until_ns;
-        let flag = &self.shared.overloaded[self.index];
-        if flag.load(Ordering::Relaxed) != mine {
-            flag.store(mine, Ordering::Relaxed);
-            self.shared.counters[self.index].overloaded.set(u64::from(mine));
-        }
-        let any = mine || self.shared.any_overloaded();
-        if any == self.overloaded {
-            return;
-        }
-        self.overloaded = any;
-        if any {
-            let publishers: Vec<ConnectionId> = self
-                .connections
-                .iter()
-                .filter(|(_, c)| c.role == Role::Publisher && c.flags.has(Flags::RECEIVE_ARMED))
-                .map(|(id, _)| id)
-                .collect();
-            for id in publishers {
-                self.io.cancel(Operation::Receive, Self::token(id));
-            }
-        } else {
-            for id in std::mem::take(&mut self.slowed) {
-                if let Some(connection) = self.connections.find_mut(id) {
-                    connection.flags.clear(Flags::READ_PARKED);
-                    self.resume_reading(id);
-                }
-            }
+            self.overload.begin(self.now.ns);
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Vitals {
     pub own_bytes_most: usize,
     /// Messages parked for nodes whose rings are full.
     pub parked: usize,
-    /// Publishers whose receive waits for the end of an overload.
+    /// Publishers who wait for the end of an overload, of all or of their topic's lanes.
     pub slowed: usize,
     /// Receives put off for want of buffers.
     pub starved: usize,
@@ -51,7 +51,7 @@ impl<I: Io> Shard<I> {
             log_bytes: self.topics.memory.held_bytes,
             own_bytes_most: own_bytes.max().unwrap_or(0),
             parked: self.parked.iter().map(std::collections::VecDeque::len).sum(),
-            slowed: self.slowed.len(),
+            slowed: self.overload.slowed(),
             starved: self.starved.len(),
             sweeps: self.sweeps.len(),
             topics: self.topics.names.topics_count(),

@@ -111,6 +111,8 @@ pub struct Lane {
     pub ages_due_ns: u64,
     /// The rule of the last topic appended, whose terms are settled.
     pub settled: Option<RuleId>,
+    /// Its subscribers can't be served as fast as is published until then, ns.
+    pub late_until_ns: u64,
     /// When it is visited.
     pub batch: Batching,
     /// Some entry of its interest is sampled.
@@ -156,6 +158,7 @@ impl Lane {
             keeps: false,
             ages_due_ns: 0,
             settled: None,
+            late_until_ns: 0,
             batch: Batching { every_ns: u64::MAX, due_ns: 0, rounds_left: 0, head: 0 },
             sampled: false,
             only_values: true,

@@ -178,8 +178,9 @@ impl Topics {
     }
 
     /// Appends an ordered publication of `topic` to every lane that wants it, and makes it the
-    /// topic's last value. [`Self::appended`] says what else there is to do.
-    pub fn publish(&mut self, id: TopicId, publication: &Publication, now_ns: u64) {
+    /// topic's last value. [`Self::appended`] says what else there is to do. `true` if any of them
+    /// is late: its publishers are too fast.
+    pub fn publish(&mut self, id: TopicId, publication: &Publication, now_ns: u64) -> bool {
         self.count += 1;
         let publication = &*self.with_event(publication);
         let topic = self.names.topic(id);
@@ -197,6 +198,7 @@ impl Topics {
         let past = Past { count: self.count, publication: publication.clone() };
         self.names.push(id, past, &self.rules.rule(rule).history, now_ns);
         let mut queues = Queues { lines: &mut self.lines, appended: &mut self.appended };
+        let mut is_late = false;
         let topic = self.names.topic(id);
         for &entry in &topic.entries {
             let entry = self.names.entry(entry);
@@ -205,10 +207,12 @@ impl Topics {
             }
             for &lane_id in &entry.lanes {
                 let lane = &mut self.lanes[lane_id.0 as usize];
+                is_late |= now_ns < lane.late_until_ns;
                 let appended = lane.append(publication, id, self.count, now_ns, &mut self.memory);
                 queues.settle(lane_id, lane, appended, pace, now_ns);
             }
         }
+        is_late
     }
 
     /// Adds a publication of before the process to a topic's history; it goes to nobody.

@@ -38,7 +38,7 @@ fn world_with(
         steps: 0,
         topics,
         books: 0,
-        clients_max: 10,
+        clients_max: 200,
         pad_max: 30_000,
         faults: Faults::default(),
         drain: false,
@@ -251,6 +251,55 @@ fn one_stalled_subscriber_is_no_overload() {
     let counters = &world.shared.counters[0];
     assert_eq!(counters.overload_rotations.value(), 0);
     assert_eq!(counters.deliveries.value(), 300);
+}
+
+/// Overload slowed the publishers of all topics, not only of those whose lanes were late: a lane of
+/// few beside one of thousands waited for the end of it.
+#[test]
+fn only_publishers_of_late_lanes_are_slowed() {
+    let mut world = world(|settings| settings.overload_rotation = Duration::from_millis(5));
+    // More than fits into two slices: at the second, some wait for longer than that.
+    for _ in 0..90 {
+        subscriber(&mut world, Err("e.0"), 1 << 20);
+    }
+    let few = subscriber(&mut world, Err("e.1.x"), 1 << 20);
+    let (busy, calm) = (publisher(&mut world, 0), publisher(&mut world, 2));
+    let counters = |world: &World| {
+        let counters = &world.shared.counters[0];
+        (counters.publications.value(), counters.publishers_slowed.value())
+    };
+    for _ in 0..6 {
+        say(&mut world, busy, 0, 29_000);
+    }
+    for _ in 0..2_000 {
+        world.client_turn(busy);
+        world.turn(0);
+        world.advance(5_100_000);
+        if counters(&world).1 > 0 {
+            break;
+        }
+    }
+    let (before, slowed) = counters(&world);
+    assert_eq!(slowed, 1, "the lane was late when it was published to again");
+    assert_eq!(world.shared.counters[0].overloaded.value(), 1);
+    for _ in 0..20 {
+        say(&mut world, busy, 0, 10);
+        say(&mut world, calm, 2, 10);
+    }
+    for _ in 0..60 {
+        world.client_turn(busy);
+        world.client_turn(calm);
+        world.client_turn(few);
+        world.turn(0);
+        world.advance(1_000_000);
+    }
+    assert_eq!(messages(&world, few).len(), 20, "a lane of one beside a late one");
+    let (after, _) = counters(&world);
+    assert!(after <= before + 20 + 6, "the late lane's publisher went on: {before}, {after}");
+    world.settle();
+    let (after, _) = counters(&world);
+    assert_eq!(after, 6 + 20 + 20, "once it is over all is received");
+    assert_eq!(world.shared.counters[0].overloaded.value(), 0);
 }
 
 /// A last value asked for again overtook the messages that led to it.
