@@ -217,6 +217,10 @@ impl RecordedSource {
         Self { catalogue, shared, part, next: 0, masks, line, tally, books }
     }
 
+    fn has_begun(&self) -> bool {
+        self.shared.start_ns() != NEVER
+    }
+
     /// When the n-th of its messages is due; [`NEVER`] after the last or after the run's end.
     fn intended_ns(&self, place: usize, now_ns: u64) -> u64 {
         let Some(&index) = self.part.messages.get(place) else { return NEVER };
@@ -257,8 +261,8 @@ impl Source for RecordedSource {
     fn due_ns(&mut self, now_ns: u64) -> u64 {
         let due_ns = self.intended_ns(self.next, now_ns);
         match &self.books {
-            // With the last message snapshots end as well.
             Some(books) if due_ns != NEVER => due_ns.min(books.due_ns(self.shared.start_ns())),
+            Some(books) if self.has_begun() && books.has_last() => now_ns,
             _ => due_ns,
         }
     }
@@ -267,10 +271,9 @@ impl Source for RecordedSource {
         while out.len() < SEND_BYTES_MAX {
             let intended_ns = self.intended_ns(self.next, now_ns);
             if let Some(books) = &mut self.books
-                && intended_ns != NEVER
-                && books.due_ns(self.shared.start_ns()) <= now_ns.min(intended_ns)
+                && let Some(snapshot) = books.next(intended_ns, now_ns, self.shared.start_ns())
             {
-                if let Some(line) = books.snapshot(&self.catalogue.recording.topics) {
+                if let Some(line) = books.line(snapshot, &self.catalogue.recording.topics) {
                     let mask = self.masks.next_u32().to_ne_bytes();
                     write_message(out, Opcode::Text, &line, Some(mask));
                     self.tally.snapshots += 1;
@@ -290,7 +293,9 @@ impl Source for RecordedSource {
     }
 
     fn is_done(&self, now_ns: u64) -> bool {
-        self.shared.start_ns() != NEVER && self.intended_ns(self.next, now_ns) == NEVER
+        self.has_begun()
+            && self.intended_ns(self.next, now_ns) == NEVER
+            && !self.books.as_ref().is_some_and(PublishersBooks::has_last)
     }
 
     fn tally(&self, now_ns: u64) -> Tally {

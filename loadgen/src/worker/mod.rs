@@ -243,7 +243,12 @@ impl Worker {
 
     /// Sends whatever is due, and computes when to come again.
     fn publish(&mut self, now: u64) -> Result<(), WorkerError> {
-        if self.publish_due_ns > now || self.phase != Phase::Running {
+        if self.phase != Phase::Running {
+            // Whatever woke the thread: nothing is due any more, and it must not look again and again.
+            self.publish_due_ns = NEVER;
+            return Ok(());
+        }
+        if self.publish_due_ns > now {
             return Ok(());
         }
         let mut due_ns = NEVER;
