@@ -228,7 +228,7 @@ pub(crate) struct BooksFlags {
     /// Subscribers that leave and come back (--churn) resume where they were
     #[arg(long, requires = "books")]
     pub(crate) resume: bool,
-    /// The longest wait at the end, for slow subscribers to catch up
+    /// The longest wait at the end, for subscribers to catch up
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration, value_name = "TIME", requires = "books")]
     pub(crate) drain: Duration,
 }

@@ -53,7 +53,7 @@ pub(crate) fn replay(flags: &ReplayFlags) -> Result<Report, Failure> {
         warmup: flags.warmup,
         duration: flags.duration,
         grace: flags.run.grace,
-        drain_max: if flags.books.slow > 0 { flags.books.drain } else { DRAIN_MAX },
+        drain_max: if flags.books.books { flags.books.drain } else { DRAIN_MAX },
     };
     let json = flags.audience.format == Format::Json || market.is_some();
     let books = market.as_ref().map(|market| {

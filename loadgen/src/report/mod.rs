@@ -245,7 +245,10 @@ impl Report {
         }
         if incomplete {
             let grace = humantime::format_duration(timing.grace);
-            wrong.push(format!("not everything had arrived {grace} after the last delivery"));
+            let most = humantime::format_duration(timing.drain_max);
+            wrong.push(format!(
+                "not everything had arrived {grace} after the last delivery, or {most} after the end"
+            ));
         }
         for (reason, count) in &self.connections.failures {
             wrong.push(format!("{count} connections did not open: {reason}"));
