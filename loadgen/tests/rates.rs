@@ -274,7 +274,7 @@ fn a_scenario_runs_its_steps_and_the_command_line_goes_first() {
 #[test]
 fn the_selftest_finds_no_fault_in_itself() {
     let json = file("selftest.json");
-    let output = loadgen(&["selftest", "--duration", "400ms", "--threads", "2", "--json", &json]);
+    let output = loadgen(&["selftest", "--duration", "250ms", "--threads", "2", "--json", &json]);
     assert!(output.status.success(), "{output:?}");
     let found = take(&json);
     let receiving = found["receiving"].as_array().expect("lanes");
@@ -285,7 +285,7 @@ fn the_selftest_finds_no_fault_in_itself() {
     }
     let per_receive = |lane: usize| receiving[lane]["messages_per_receive"].as_f64().expect("one");
     assert!(per_receive(0) > 10.0 && per_receive(3) < per_receive(0) / 4.0, "{receiving:#?}");
-    assert!(found["timer"]["count"].as_u64() > Some(200), "{found:#}");
+    assert!(found["timer"]["count"].as_u64() > Some(100), "{found:#}");
 }
 
 #[test]
