@@ -47,6 +47,8 @@ pub(crate) fn connect(flags: &ConnectFlags) -> Result<Report, Failure> {
         slow_catch_up: false,
         server_buffer_bytes: 0,
         closed_loop: false,
+        steps: None,
+        acks: None,
     }
     .run(|_| Vec::new(), || Identify::Nothing)
 }

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::acks::Acks;
 use crate::books::{BooksPlan, Follower};
 use crate::driver::{Sources, file_limit_raise};
 use crate::failure::Failure;
@@ -16,6 +17,7 @@ use crate::run::{Job, Timing, run};
 use crate::shared::Shared;
 use crate::source::Source;
 use crate::spread::Spread;
+use crate::steps::Steps;
 use crate::verify::{Interest, Ledger, Streams};
 
 /// Everything that a command decides.
@@ -42,6 +44,10 @@ pub(crate) struct Crew<'a> {
     pub(crate) slow_catch_up: bool,
     /// What the server's kernel may hold of a connection, bytes.
     pub(crate) server_buffer_bytes: u64,
+    /// Latency is wanted step by step.
+    pub(crate) steps: Option<Steps>,
+    /// The server answers publications.
+    pub(crate) acks: Option<Acks>,
 }
 
 impl Crew<'_> {
@@ -71,6 +77,9 @@ impl Crew<'_> {
             });
             let ledger = Ledger::new(Arc::clone(&streams), Arc::clone(&interests), interest_of);
             let mut judge = Judge::new(ledger, identify(), self.payload_bytes, self.spread.clone());
+            judge.recorder.steps = self.steps.clone().map(Box::new);
+            // Publishers are all in the first thread.
+            judge.acks = self.acks.clone().filter(|_| thread == 0).map(Box::new);
             if let Some(books) = &self.books {
                 judge.follower = Some(Box::new(Follower::new(books, &judge.ledger, &clients)));
             }
@@ -100,10 +109,9 @@ impl Crew<'_> {
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
         let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
         let clients = &self.clients;
-        let offered = self.flags.deflate;
         let has_books = self.books.is_some();
         let mut report =
-            Report::new(finished, &firsts, &streams, clients, self.timing, offered, has_books);
+            Report::new(finished, &firsts, &streams, clients, self.timing, self.flags, has_books);
         report.add_slow(self.slow_bytes_per_s, self.server_buffer_bytes);
         Ok(report)
     }

@@ -4,7 +4,6 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use thiserror::Error;
 
@@ -22,6 +21,9 @@ pub(crate) enum Failure {
     /// While running.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// What a scenario file says.
+    #[error("{}:{line}: {problem}", path.display())]
+    Scenario { path: PathBuf, line: usize, problem: String },
     /// What the threads share.
     #[error("setting up: {0}")]
     Setup(std::io::Error),
@@ -40,14 +42,14 @@ impl Failure {
     }
 
     /// 1 failed while running, 2 wrong use.
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Usage { .. } => 2,
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Scenario { .. } | Self::Usage { .. } => 2,
             Self::Books(_)
             | Self::Read { .. }
             | Self::Run(_)
             | Self::Setup(_)
             | Self::Write { .. } => 1,
-        })
+        }
     }
 }

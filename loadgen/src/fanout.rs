@@ -3,20 +3,23 @@
 //! Knows: which connections and sources that takes. Must not know: rings, report formats.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uringcast_protocol::Opcode;
 
 use crate::crew::{Crew, churners};
 use crate::failure::Failure;
+use crate::find_max::find;
 use crate::flags::FanoutFlags;
 use crate::judge::Identify;
 use crate::plan::{ClientPlan, Role, Schedule};
-use crate::report::Report;
+use crate::report::{Report, StepsOf};
 use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
 use crate::source::{Pace, Source, StampedSource};
 use crate::spread::Spread;
 use crate::stamp::Finder;
+use crate::steps::Steps;
 use crate::verify::{Interest, StreamKind, Streams};
 
 /// Runs it.
@@ -31,7 +34,19 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
             "1 with --outstanding: a closed loop has one publisher",
         ));
     }
+    if flags.search.find_max.is_empty() { once(flags) } else { find(flags, once) }
+}
+
+/// One run at one rate, or along one ramp.
+fn once(flags: &FanoutFlags) -> Result<Report, Failure> {
     let publishers = flags.publishers;
+    let duration = flags.duration.or_else(|| flags.rate.ramp()).unwrap_or(DURATION);
+    let rate = flags.rate.held_for(flags.warmup);
+    let step_ns = rate.ramp().map(|ramp| (ramp.as_nanos() as u64 / STEPS).max(1));
+    let steps = step_ns.map(|step_ns| {
+        let count = (duration.as_nanos() as u64).div_ceil(step_ns).min(STEPS_MAX);
+        Steps::new(count as usize, step_ns)
+    });
     let names = (0..publishers).map(|number| format!("publisher {number}")).collect();
     let streams = Streams { names, kinds: vec![StreamKind::Event; usize::from(publishers)] };
     let mut clients: Vec<_> = (0..publishers)
@@ -46,12 +61,13 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
     clients.extend((0..flags.stalled).map(|_| stalled));
     // A JSON server wraps the payload: only on a raw path is its length known.
     let payload_bytes = flags.url.path.starts_with("/raw/").then_some(flags.size);
-    let seconds = (flags.warmup + flags.duration).as_secs_f64();
+    let whole = flags.warmup + duration;
     let publications = match flags.outstanding {
-        Some(_) => CLOSED_LOOP_PER_S * seconds as u64,
-        None => (flags.rate * seconds) as u64,
+        Some(_) => CLOSED_LOOP_PER_S * whole.as_secs(),
+        None => rate.count_before(whole.as_nanos() as u64),
     };
-    Crew {
+    let schedule = Schedule { rate, count: None, publishers: u64::from(publishers), publisher: 0 };
+    let crew = Crew {
         flags: &flags.run,
         groups: vec![flags.url.group(Some(0)), flags.publish_url.group(None)],
         clients,
@@ -59,7 +75,7 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
         streams,
         timing: Timing {
             warmup: flags.warmup,
-            duration: Some(flags.duration),
+            duration: Some(duration),
             grace: flags.run.grace,
             drain_max: DRAIN_MAX,
         },
@@ -70,20 +86,30 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
         slow_catch_up: false,
         server_buffer_bytes: 0,
         closed_loop: flags.outstanding.is_some(),
+        steps,
+        acks: None,
+    };
+    let mut report =
+        crew.run(|shared| sources(flags, schedule, shared), || Identify::Stamp(Finder::default()))?;
+    if let Some(steps) = &report.recorder.steps {
+        let of = StepsOf {
+            schedule: &schedule,
+            warmup_ns: flags.warmup.as_nanos() as u64,
+            window_ns: (report.deliveries.window_s * 1e9) as u64,
+            published: report.published.published,
+            missed: &report.missed,
+        };
+        report.steps = of.list(steps);
     }
-    .run(|shared| sources(flags, shared), || Identify::Stamp(Finder::default()))
+    Ok(report)
 }
 
-fn sources(flags: &FanoutFlags, shared: &Arc<Shared>) -> Vec<Box<dyn Source>> {
+fn sources(flags: &FanoutFlags, schedule: Schedule, shared: &Arc<Shared>) -> Vec<Box<dyn Source>> {
     let opcode = if flags.binary { Opcode::Binary } else { Opcode::Text };
     let source = |publisher: u16| -> Box<dyn Source> {
         let pace = match flags.outstanding {
             Some(outstanding) => Pace::Closed { outstanding },
-            None => Pace::Open(Schedule {
-                publications_per_s: flags.rate,
-                publishers: u64::from(flags.publishers),
-                publisher: u64::from(publisher),
-            }),
+            None => Pace::Open(Schedule { publisher: u64::from(publisher), ..schedule }),
         };
         let shared = Arc::clone(shared);
         Box::new(StampedSource::new(pace, publisher, shared, flags.size, opcode))
@@ -95,3 +121,7 @@ const SUBSCRIBE: u16 = 0;
 const PUBLISH: u16 = 1;
 /// For choosing samples, a guess at what a closed loop reaches.
 const CLOSED_LOOP_PER_S: u64 = 10_000;
+const DURATION: Duration = Duration::from_secs(10);
+/// A ramp is told in so many steps; what follows it, in steps of the same length.
+const STEPS: u64 = 20;
+const STEPS_MAX: u64 = 60;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::acks::Acks;
 use crate::books::{Follower, Sort, words};
 use crate::recognizer::{Recognized, Recognizer};
 use crate::record::Recorder;
@@ -27,6 +28,8 @@ pub(crate) struct Judge {
     pub(crate) follower: Option<Box<Follower>>,
     /// What slow subscribers saw.
     pub(crate) slowness: Slowness,
+    /// Where publications are answered.
+    pub(crate) acks: Option<Box<Acks>>,
     /// The first error that the server announced in JSON.
     pub(crate) first_error: Option<String>,
 }
@@ -87,6 +90,7 @@ impl Judge {
             seen: None,
             follower: None,
             slowness: Slowness::default(),
+            acks: None,
             first_error: None,
         }
     }
@@ -122,7 +126,7 @@ impl Judge {
                     Recognized::Unknown => return self.other(connection, payload),
                 }
             }
-            Identify::Nothing => return self.aside(payload),
+            Identify::Nothing => return self.aside(connection, payload, now_ns),
         };
         let (stream, number, intended_ns, sent_ns) = found;
         self.counts.messages += 1;
@@ -186,6 +190,22 @@ impl Judge {
         }
     }
 
+    /// Every publication that should be answered is; `published` says how many each publisher has
+    /// sent.
+    pub(crate) fn is_answered(&self, published: impl Fn(u16) -> u64) -> bool {
+        self.acks.as_ref().is_none_or(|acks| acks.is_complete(published))
+    }
+
+    /// Publishing begins, and what of it is measured, ns.
+    pub(crate) fn begin(&mut self, start_ns: u64, window_ns: std::ops::Range<u64>) {
+        if let Some(acks) = &mut self.acks {
+            acks.start_ns = start_ns;
+            acks.window_ns = window_ns.clone();
+        }
+        self.recorder.set_window(window_ns.clone());
+        self.slowness.record.set_window(window_ns);
+    }
+
     /// Subscriptions without an answer.
     pub(crate) fn unanswered(&self) -> u64 {
         self.follower.as_ref().map_or(0, |follower| follower.unanswered())
@@ -224,7 +244,10 @@ impl Judge {
     }
 
     /// A message to a connection that subscribes to nothing: a publisher's acknowledgements.
-    pub(crate) fn aside(&mut self, payload: &[u8]) {
+    pub(crate) fn aside(&mut self, connection: u32, payload: &[u8], now_ns: u64) {
+        if let Some(acks) = &mut self.acks {
+            acks.answer(connection, payload, now_ns);
+        }
         if payload.starts_with(b"{\"op\":\"") {
             self.other(0, payload);
         } else {

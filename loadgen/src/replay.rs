@@ -74,6 +74,8 @@ pub(crate) fn replay(flags: &ReplayFlags) -> Result<Report, Failure> {
         slow_bytes_per_s: flags.books.slow_rate,
         slow_catch_up: flags.books.slow_catch_up,
         server_buffer_bytes: flags.books.server_buffer,
+        steps: None,
+        acks: None,
     }
     .run(
         |shared| {
@@ -301,6 +303,6 @@ impl Source for RecordedSource {
     fn tally(&self, now_ns: u64) -> Tally {
         let rest = self.next..self.part.messages.len();
         let is_due = |place: &usize| self.intended_ns(*place, now_ns) < now_ns;
-        Tally { unsent: rest.take_while(is_due).count() as u64, ..self.tally }
+        Tally { unsent: rest.take_while(is_due).count() as u64, ..self.tally.clone() }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows: when which phase begins. Must not know: what is published, how results are shown.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -51,14 +52,13 @@ pub(crate) struct Finished {
     pub(crate) server: Option<ServerUsage>,
     /// Not everything had arrived when the grace ended.
     pub(crate) incomplete: bool,
+    /// A signal ended it early.
+    pub(crate) interrupted: bool,
 }
 
 /// Why there is no result.
 #[derive(Debug, Error)]
 pub(crate) enum RunError {
-    /// By a signal, before anything was measured.
-    #[error("interrupted while connecting")]
-    Interrupted,
     /// No connection was opened at all.
     #[error("no connection was opened: {0}")]
     NoConnection(String),
@@ -97,14 +97,14 @@ pub(crate) fn run(
     let is_idle = jobs.iter().all(|job| job.sources.is_empty());
     let begun_ns = now_ns();
     let threads = jobs.into_iter().map(|job| spawn(job, shared)).collect::<Result<Vec<_>, _>>()?;
-    let run = Run { shared, interrupts, quiet };
-    let (interrupted, footing) = run.connect(total as u64, pid);
+    let run = Run { shared, interrupts, interrupted: Cell::new(false), quiet };
+    let footing = run.connect(total as u64, pid);
     let connecting_ns = now_ns() - begun_ns;
     let opened = shared.sum(|progress| &progress.open);
     let mut server = None;
     let mut window_ns = 0;
     let mut incomplete = false;
-    if !interrupted && run.is_alive() && opened > 0 {
+    if !run.interrupted.get() && run.is_alive() && opened > 0 {
         let (begin, end, wall_ns) = run.publish(timing, pid)?;
         window_ns = wall_ns;
         server = begin.zip(end);
@@ -112,10 +112,9 @@ pub(crate) fn run(
     }
     shared.set_phase(Phase::Closing);
     let outcomes = join(threads)?;
-    if interrupted {
-        return Err(RunError::Interrupted);
-    }
-    if window_ns == 0 {
+    let interrupted = run.interrupted.get();
+    // Interrupted while connecting: nothing is measured, and how far it got is worth telling.
+    if window_ns == 0 && !interrupted {
         let reason = outcomes.iter().flat_map(|outcome| outcome.failures.keys()).next();
         return Err(RunError::NoConnection(reason.cloned().unwrap_or_default()));
     }
@@ -127,7 +126,7 @@ pub(crate) fn run(
             .and_then(|footing| footing.per_connection(&end, opened)),
         ..between(&begin, &end, window_ns, messages)
     });
-    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete })
+    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete, interrupted })
 }
 
 fn spawn(
@@ -187,6 +186,8 @@ impl Footing {
 struct Run<'a> {
     shared: &'a Arc<Shared>,
     interrupts: Interrupts,
+    /// A signal has come before the end of publishing.
+    interrupted: Cell<bool>,
     quiet: bool,
 }
 
@@ -204,15 +205,20 @@ impl Run<'_> {
         ProgressBar::new(length).with_style(style)
     }
 
-    /// Waits until all are open or have failed: whether interrupted, and the server's memory with
-    /// the first of them.
-    fn connect(&self, total: u64, pid: Option<u32>) -> (bool, Option<Footing>) {
+    /// A signal has come, now or before.
+    fn is_interrupted(&self) -> bool {
+        if self.interrupts.is_raised() {
+            self.interrupted.set(true);
+        }
+        self.interrupted.get()
+    }
+
+    /// Waits until all are open or have failed: the server's memory with the first of them.
+    fn connect(&self, total: u64, pid: Option<u32>) -> Option<Footing> {
         let bar = self.bar(total, "connecting {wide_bar} {pos}/{len} ({per_sec}) {msg}");
         let mut footing = None;
-        let mut interrupted = false;
         while self.is_alive() && self.shared.sum(|progress| &progress.opening) > 0 {
-            interrupted = self.interrupts.is_raised();
-            if interrupted {
+            if self.is_interrupted() {
                 break;
             }
             let open = self.shared.sum(|progress| &progress.open);
@@ -228,7 +234,7 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         bar.finish_and_clear();
-        (interrupted, footing)
+        footing
     }
 
     /// Publishes to the end; the server's readings at the window's ends, and its length.
@@ -258,7 +264,7 @@ impl Run<'_> {
             now >= end_ns || (published && now >= window_start_ns + LEAST_NS)
         };
         while !is_over(now_ns()) && self.is_alive() {
-            if self.interrupts.is_raised() {
+            if self.is_interrupted() {
                 // What has been published is still waited for and reported.
                 self.shared.set_window(start_ns, now_ns());
                 break;
@@ -323,7 +329,7 @@ impl Run<'_> {
 
     fn sleep_until(&self, at_ns: u64) {
         while let left @ 1.. = at_ns.saturating_sub(now_ns()) {
-            if !self.is_alive() {
+            if !self.is_alive() || self.is_interrupted() {
                 return;
             }
             std::thread::sleep(Duration::from_nanos(left).min(TICK));

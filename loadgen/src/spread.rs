@@ -3,7 +3,8 @@
 //! Knows: sampled publications and the latencies of their deliveries. Must not know: connections,
 //! order, printing.
 //!
-//! A sample needs every delivery's latency, so only one publication in so many is taken.
+//! A sample needs every delivery's latency, so only one publication in so many is taken; with very
+//! many subscribers fewer, but those whole: a sample without its last deliveries would flatter.
 
 use std::collections::BTreeMap;
 
@@ -66,15 +67,34 @@ impl Spread {
 
     /// Notes one delivery of a wanted publication.
     pub(crate) fn note(&mut self, stream: u16, number: u64, connection: u32, latency_ns: u64) {
-        if self.count < LATENCIES_MAX {
-            self.count += 1;
-            let latency_us = u32::try_from(latency_ns / 1000).unwrap_or(u32::MAX);
-            self.samples.entry((stream, number)).or_default().push((latency_us, connection));
+        if self.count >= LATENCIES_MAX {
+            self.thin(self.mask << 1 | 1);
+            if self.count >= LATENCIES_MAX || !self.wants(number) {
+                return;
+            }
         }
+        self.count += 1;
+        let latency_us = u32::try_from(latency_ns / 1000).unwrap_or(u32::MAX);
+        self.samples.entry((stream, number)).or_default().push((latency_us, connection));
+    }
+
+    /// Keeps only what is sampled with `mask`, and samples so from now on.
+    #[cold]
+    fn thin(&mut self, mask: u64) {
+        self.mask = mask;
+        self.samples.retain(|(_, number), _| number & mask == 0);
+        self.count = self.samples.values().map(Vec::len).sum();
     }
 
     /// Adds another thread's samples of the same publications.
-    pub(crate) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        // What one of them has thinned out is not whole in the other.
+        let mask = self.mask.max(other.mask);
+        for spread in [&mut *self, &mut other] {
+            if spread.mask != mask {
+                spread.thin(mask);
+            }
+        }
         for (key, mut latencies) in other.samples {
             self.samples.entry(key).or_default().append(&mut latencies);
         }
@@ -148,6 +168,30 @@ const LATENCIES_MAX: usize = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_many_deliveries_make_fewer_samples_but_whole_ones() {
+        let mut spread = Spread::new(16 * SAMPLES);
+        let mut other = spread.clone();
+        let subscribers = LATENCIES_MAX as u32 / 4;
+        for number in (0..8).map(|sample| sample * 16) {
+            assert!(number > 64 || spread.wants(number));
+            for connection in 0..subscribers {
+                if spread.wants(number) {
+                    spread.note(0, number, connection, 1000);
+                }
+            }
+            other.note(0, number, 0, 2000);
+        }
+        let whole = |spread: &Spread| {
+            spread.samples.values().all(|latencies| latencies.len() >= subscribers as usize)
+        };
+        assert!(spread.mask >= 31 && spread.count <= LATENCIES_MAX && whole(&spread));
+        other.number_from(subscribers);
+        spread.merge(other);
+        assert!(whole(&spread));
+        assert_eq!(spread.summary().map(|summary| summary.last_us), Some(2));
+    }
 
     #[test]
     fn first_median_and_last_over_the_threads() {

@@ -17,12 +17,16 @@ pub(crate) struct Usage {
     pub(crate) cpu_ns: u64,
     /// Spent waiting for one that others had.
     pub(crate) queued_ns: u64,
+    /// Share of the window in which the thread had work, running or waiting to run.
+    pub(crate) busy_share: f64,
+    /// It was busy for so much of it that what it measured is at least partly its own doing.
+    pub(crate) limit: bool,
 }
 
 impl Usage {
-    /// Share of the window in which the thread had work, running or waiting to run.
-    pub(crate) fn busy_share(&self) -> f64 {
-        (self.cpu_ns + self.queued_ns) as f64 / self.wall_ns.max(1) as f64
+    fn judged(self) -> Self {
+        let busy_share = (self.cpu_ns + self.queued_ns) as f64 / self.wall_ns.max(1) as f64;
+        Self { busy_share, limit: busy_share > BUSY_SHARE_MAX, ..self }
     }
 }
 
@@ -52,7 +56,9 @@ impl UsageWindow {
                 wall_ns: end.wall_ns - begin.wall_ns,
                 cpu_ns: end.cpu_ns - begin.cpu_ns,
                 queued_ns: end.queued_ns.saturating_sub(begin.queued_ns),
-            },
+                ..Usage::default()
+            }
+            .judged(),
             _ => Usage::default(),
         }
     }
@@ -101,7 +107,11 @@ fn reading() -> Usage {
         wall_ns: now_ns(),
         cpu_ns: thread_cpu_ns(),
         queued_ns: queued.unwrap_or(0),
+        ..Usage::default()
     }
 }
+
+/// A thread that is busier is the limit of what it measures.
+const BUSY_SHARE_MAX: f64 = 0.95;
 
 const FIRST_NICE: i32 = -10;

@@ -3,8 +3,10 @@
 //! Knows: figures and what makes a run clean. Must not know: how they were measured.
 
 mod books;
+mod conduct;
 mod deflate;
 mod hgrm;
+mod steps;
 mod table;
 
 use std::collections::BTreeMap;
@@ -14,9 +16,15 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 pub(crate) use self::books::{Books, Slow, Slowness};
+pub(crate) use self::conduct::{Answers, Conduct};
 pub(crate) use self::deflate::Deflate;
+pub(crate) use self::steps::{Step, StepsOf};
+pub(crate) use self::table::duration;
+use crate::acks::Acks;
 use crate::books::Figures;
+use crate::conduct as notes;
 use crate::failure::Failure;
+use crate::find_max::FindMax;
 use crate::flags::RunFlags;
 use crate::judge::Counts;
 use crate::machine::Machine;
@@ -66,6 +74,14 @@ pub(crate) struct Report {
     pub(crate) server: Option<ServerUsage>,
     /// The load generator's own threads, while measuring.
     pub(crate) threads: Vec<Usage>,
+    #[serde(flatten)]
+    pub(crate) conduct: Conduct,
+    /// With a ramp.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) steps: Vec<Step>,
+    /// With --find-max: then all the rest is of the step at the rate found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) find_max: Option<FindMax>,
     /// For the table and --hgrm.
     #[serde(skip)]
     pub(crate) recorder: Recorder,
@@ -94,6 +110,13 @@ pub(crate) struct Connections {
     pub(crate) failures: BTreeMap<String, u64>,
     /// How connections ended that the server ended, and how many.
     pub(crate) closes: BTreeMap<String, u64>,
+}
+
+impl Connections {
+    /// All of them.
+    fn total(&self) -> u64 {
+        self.subscribers + self.publishers + self.stalled + self.idle
+    }
 }
 
 /// Deliveries, counted.
@@ -162,7 +185,7 @@ impl Report {
         streams: &Streams,
         clients: &[ClientPlan],
         timing: Timing,
-        offers_deflate: bool,
+        flags: &RunFlags,
         has_books: bool,
     ) -> Self {
         let mut merged = Merged::default();
@@ -186,10 +209,19 @@ impl Report {
             closes: merged.closes,
         };
         let deliveries = Deliveries {
-            per_s: merged.deliveries.window_messages as f64 / window_s,
+            // Interrupted while connecting there was no window.
+            per_s: merged.deliveries.window_messages as f64 / window_s.max(1e-9),
             window_s,
             ..merged.deliveries
         };
+        let conduct = Conduct::new(
+            &merged.conduct,
+            finished.interrupted,
+            flags.checks.silence,
+            &merged.tally,
+            if finished.window_ns > 0 { window_s + timing.warmup.as_secs_f64() } else { 0.0 },
+            &merged.threads,
+        );
         let mut report = Self {
             schema: 1,
             clean: true,
@@ -198,7 +230,7 @@ impl Report {
             connections,
             published: merged.tally,
             deliveries,
-            deflate: offers_deflate.then_some(merged.deflate),
+            deflate: flags.deflate.then_some(merged.deflate),
             faults: merged.faults,
             missed: merged.missed,
             missed_unlisted: merged.missed_unlisted,
@@ -213,10 +245,16 @@ impl Report {
             handshake: Percentiles::of(&merged.handshake),
             server: finished.server,
             threads: merged.threads,
+            conduct,
+            steps: Vec::new(),
+            find_max: None,
             recorder: merged.recorder,
             slowness: merged.slowness,
             slow_buffer_bytes: merged.slow_buffer_bytes,
         };
+        if let Some(acks) = &merged.acks {
+            report.conduct.acks = Some(Answers::new(acks, report.published.published));
+        }
         report.judge(finished.incomplete, merged.first_error, timing);
         report
     }
@@ -270,8 +308,19 @@ impl Report {
             let unsent = self.published.unsent;
             wrong.push(format!("{unsent} publications were due and not taken by the server"));
         }
+        wrong.extend(self.conduct.wrong());
+        if self.conduct.interrupted && self.deliveries.window_s == 0.0 {
+            wrong.push(format!(
+                "interrupted while connecting: {} of {} connections were open, nothing was measured",
+                self.handshake.count,
+                self.connections.total()
+            ));
+        }
         self.clean = wrong.is_empty();
         self.notes = wrong;
+        if self.conduct.interrupted && self.deliveries.window_s > 0.0 {
+            self.notes.push(format!("interrupted after {:.1} s", self.deliveries.window_s));
+        }
         if let Some(deflate) = self.deflate.filter(|deflate| deflate.agreed < deflate.offered) {
             let plain = deflate.offered - deflate.agreed;
             self.notes.push(format!(
@@ -289,11 +338,11 @@ impl Report {
         }
         for usage in &self.threads {
             let what = if usage.publishes { "publishing" } else { "receiving" };
-            if usage.busy_share() > OWN_BUSY_SHARE_MAX {
+            if usage.limit {
                 self.notes.push(format!(
                     "a {what} thread of the load generator was itself the limit ({:.0} % busy): \
                      latencies and rates are at least partly its own",
-                    usage.busy_share() * 100.0
+                    usage.busy_share * 100.0
                 ));
             }
         }
@@ -318,6 +367,8 @@ struct Merged {
     failures: BTreeMap<String, u64>,
     closes: BTreeMap<String, u64>,
     threads: Vec<Usage>,
+    conduct: notes::Conduct,
+    acks: Option<Box<Acks>>,
     first_error: Option<String>,
 }
 
@@ -340,6 +391,8 @@ impl Default for Merged {
             failures: BTreeMap::new(),
             closes: BTreeMap::new(),
             threads: Vec::new(),
+            conduct: notes::Conduct::default(),
+            acks: None,
             first_error: None,
         }
     }
@@ -380,6 +433,9 @@ impl Merged {
             }
         }
         self.threads.push(outcome.usage);
+        self.conduct.merge(&outcome.conduct);
+        // Publishers are in one thread.
+        self.acks = self.acks.take().or(judge.acks);
         self.first_error = self.first_error.take().or(judge.first_error);
     }
 }
@@ -406,6 +462,3 @@ pub(crate) fn publish(report: &Report, flags: &RunFlags) -> Result<(), Failure> 
     }
     Ok(())
 }
-
-/// A thread that is busier is the limit of what it measures.
-const OWN_BUSY_SHARE_MAX: f64 = 0.95;

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Deflate, Report, books};
+use super::{Deflate, Report, books, conduct, steps};
 use crate::verify::Faults;
 
 /// The whole report. Writing to a string can't fail, hence the many `let _`.
@@ -41,6 +41,10 @@ pub(super) fn text(report: &Report) -> String {
         books::text(&mut out, found);
     }
     latency(&mut out, report);
+    steps::text(&mut out, &report.steps);
+    if let Some(found) = &report.find_max {
+        found.text(&mut out);
+    }
     cost(&mut out, report);
     out
 }
@@ -86,10 +90,14 @@ fn traffic(out: &mut String, report: &Report) {
     }
     let _ = writeln!(out, "connections   {}", parts.join(", "));
     let handshake = &report.handshake;
+    let connect = &report.conduct.connect;
     let _ = writeln!(
         out,
-        "connecting    {:.2} s, upgrade answered after p50 {} p99 {} max {}",
+        "connecting    {:.2} s; TCP after p50 {} p99 {} max {}, upgrade answered after p50 {} p99 {} max {}",
         connections.connecting_s,
+        duration(connect.p50_ns),
+        duration(connect.p99_ns),
+        duration(connect.max_ns),
         duration(handshake.p50_ns),
         duration(handshake.p99_ns),
         duration(handshake.max_ns)
@@ -101,15 +109,20 @@ fn traffic(out: &mut String, report: &Report) {
         let _ = writeln!(out, "held          {:.1} s; {other} messages", deliveries.window_s);
         return;
     }
+    let _ = writeln!(out, "published     {} messages", report.published.published);
+    conduct::sending(out, &report.conduct);
+    if connections.subscribers == 0 {
+        return;
+    }
     let _ = writeln!(
         out,
-        "published     {} messages\ndelivered     {} messages, {} of payload; in the {:.1} s measured {:.0}/s",
-        report.published.published,
+        "delivered     {} messages, {} of payload; in the {:.1} s measured {:.0}/s",
         deliveries.counts.messages,
         bytes(deliveries.counts.payload_bytes),
         deliveries.window_s,
         deliveries.per_s
     );
+    conduct::silence(out, &report.conduct);
     if connections.churning > 0 {
         let _ = writeln!(out, "churn         {} lives begun while running", connections.lives);
     }
@@ -235,7 +248,7 @@ fn cost(out: &mut String, report: &Report) {
 }
 
 /// Three digits or so, and a unit.
-pub(super) fn duration(ns: u64) -> String {
+pub(crate) fn duration(ns: u64) -> String {
     let value = ns as f64;
     match ns {
         0..1_000 => format!("{ns} ns"),
@@ -245,7 +258,7 @@ pub(super) fn duration(ns: u64) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let value = count as f64;
     match count {
         0..1_000 => format!("{count} B"),

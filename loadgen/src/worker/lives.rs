@@ -25,6 +25,9 @@ impl Worker {
             0 => 0,
             rate => NANOS_PER_SECOND / u64::from(rate),
         };
+        if self.phase == Phase::Closing {
+            return Ok(());
+        }
         let mut begun = 0;
         while (self.connect_next as usize) < self.clients.len()
             && self.connect_due_ns <= now
@@ -182,9 +185,14 @@ impl Worker {
             self.agenda.add(now + rest_ns, Errand::Read, socket);
         }
         self.outcome.wire_bytes += bytes.len() as u64;
+        self.outcome.conduct.receives += 1;
         if !matches!(client.state, State::Handshaking { .. }) {
             let (judge, inflater) = (&mut self.outcome.judge, &mut self.inflater);
+            let messages_before = judge.counts.messages;
             let fed = feed(client, judge, inflater, socket.slot, bytes, now);
+            if judge.counts.messages != messages_before {
+                client.heard(now);
+            }
             return self.fed(socket, fed);
         }
         let number = self.plan.number_first + socket.slot;
@@ -330,6 +338,10 @@ impl Worker {
             return Ok(());
         }
         client.sending = false;
+        if client.connected() {
+            let connect_ns = now.saturating_sub(client.begun_ns);
+            self.outcome.conduct.connect.saturating_record(connect_ns);
+        }
         if result != buffer.len() as i32 {
             let error = std::io::Error::from_raw_os_error((-result).max(libc::EPIPE));
             return self.end(socket, &format!("sending: {error}"));
@@ -430,13 +442,13 @@ fn feed(
             Frame::Message { payload, .. } if checked => {
                 judge.message(connection, payload, counted, now);
             }
-            Frame::Message { payload, .. } => judge.aside(payload),
+            Frame::Message { payload, .. } => judge.aside(connection, payload, now),
             Frame::Deflated(compressed) => {
                 let payload = inflater.inflate(compressed)?;
                 if checked {
                     judge.message(connection, payload, counted, now);
                 } else {
-                    judge.aside(payload);
+                    judge.aside(connection, payload, now);
                 }
             }
             Frame::Ping(payload) => write_pong(&mut answer, payload, Some(PONG_MASK)),

@@ -57,6 +57,10 @@ pub(crate) struct Worker {
     open: u64,
     failed: u64,
     publish_due_ns: u64,
+    /// When something was published last, or the beginning.
+    published_ns: u64,
+    /// When publishing was over: nobody has to hear anything from then on.
+    silence_end_ns: u64,
     /// From when on slow connections may read at full speed.
     catch_up_due_ns: u64,
     look_due_ns: u64,
@@ -109,6 +113,8 @@ impl Worker {
             failed: 0,
             catch_up_due_ns: NEVER,
             publish_due_ns: NEVER,
+            published_ns: 0,
+            silence_end_ns: 0,
             look_due_ns: 0,
             usage: UsageWindow::default(),
             outcome: Outcome::new(judge),
@@ -187,6 +193,7 @@ impl Worker {
                 Phase::Running => self.start(),
                 Phase::Draining => {
                     self.publish_due_ns = NEVER;
+                    self.silence_end_ns = now.min(self.shared.end_ns());
                     self.catch_up_due_ns = now + CATCH_UP_AFTER_NS;
                 }
                 Phase::Closing => self.close_all()?,
@@ -207,12 +214,15 @@ impl Worker {
     }
 
     fn start(&mut self) {
-        let start_ns = self.shared.start_ns() + self.plan.warmup_ns;
-        self.outcome.judge.recorder.window_ns = start_ns..self.shared.end_ns();
-        let window_ns = self.outcome.judge.recorder.window_ns.clone();
-        self.outcome.judge.slowness.record.window_ns = window_ns;
+        let begin_ns = self.shared.start_ns();
+        let start_ns = begin_ns + self.plan.warmup_ns;
+        self.outcome.judge.begin(begin_ns, start_ns..self.shared.end_ns());
         self.look_due_ns = self.look_due_ns.min(start_ns);
         self.publish_due_ns = 0;
+        self.published_ns = begin_ns;
+        for client in &mut self.clients {
+            client.listen(begin_ns);
+        }
         for index in 0..self.clients.len() {
             if self.clients[index].churns() && matches!(self.clients[index].state, State::Open) {
                 self.plan_leave(index as u32, self.shared.start_ns());
@@ -227,7 +237,7 @@ impl Worker {
             !client.is_checked()
                 || !matches!(client.state, State::Open)
                 || judge.is_complete(index as u32, |stream| shared.published(stream))
-        })
+        }) && (self.sources.is_empty() || judge.is_answered(|stream| shared.published(stream)))
     }
 
     fn timeout_ns(&self, now: u64) -> u64 {
@@ -266,6 +276,8 @@ impl Worker {
             }
             let mut frames = std::mem::take(&mut client.pending);
             source.fill(now, &mut frames);
+            self.outcome.conduct.sent(frames.len(), now.saturating_sub(self.published_ns));
+            self.published_ns = now;
             client.sending = true;
             let socket = SocketId { slot, generation: client.generation };
             self.ring.send(socket, frames)?;
@@ -306,6 +318,10 @@ impl Worker {
             if steady_from_the_start || (client.churns() && open) {
                 let shared = &self.shared;
                 self.outcome.judge.settle(index, open, |stream| shared.published(stream));
+            }
+            if open && self.clients[index as usize].is_steady() && self.silence_end_ns > 0 {
+                let silence_ns = self.clients[index as usize].silence_ns(self.silence_end_ns);
+                self.outcome.conduct.silence.saturating_record(silence_ns);
             }
             let never_reads = client.role == Role::Stalled;
             match (open, never_reads) {
