@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::books::{BooksPlan, Follower};
-use crate::driver::{Sources, file_limit_raise};
+use crate::driver::{Means, Sources, file_limit_raise};
 use crate::failure::Failure;
-use crate::flags::RunFlags;
+use crate::flags::{KernelTier, RunFlags};
 use crate::judge::{Identify, Judge};
 use crate::plan::{ClientPlan, Group, WorkerPlan, share};
-use crate::report::Report;
+use crate::report::{Own, Report};
 use crate::run::{Job, Timing, run};
+use crate::server_process::read;
 use crate::shared::Shared;
 use crate::source::Source;
 use crate::spread::Spread;
@@ -55,7 +56,10 @@ impl Crew<'_> {
         sources: impl FnOnce(&Arc<Shared>) -> Vec<Box<dyn Source>>,
         identify: impl Fn() -> Identify,
     ) -> Result<Report, Failure> {
-        let shares = share(&self.clients, self.threads()?);
+        let before_bytes = own_rss_bytes();
+        let means = means(self.flags.kernel.kernel_tier)?;
+        let connections_max = self.connections_max(means)?;
+        let shares = share(&self.clients, self.threads(means)?);
         let threads = shares.len();
         let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
         let shared = Arc::new(shared);
@@ -93,24 +97,42 @@ impl Crew<'_> {
                 slow_bytes_per_s: self.slow_bytes_per_s,
                 slow_catch_up: self.slow_catch_up,
                 receive_buffer_bytes: self.flags.receive_buffer.map(|bytes| bytes as usize),
+                send_buffer_bytes: self.flags.kernel.send_buffer.map(|bytes| bytes as usize),
+                means,
             };
             number_first += count;
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
         }
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
-        let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
+        let mut finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
+        let (rss_bytes, open) = std::mem::take(&mut finished.own_footing);
+        let own = Own::new(before_bytes, rss_bytes, open, means, connections_max);
         let clients = &self.clients;
         let offered = self.flags.deflate;
         let has_books = self.books.is_some();
         let mut report =
             Report::new(finished, &firsts, &streams, clients, self.timing, offered, has_books);
+        report.add_own(own);
         report.add_slow(self.slow_bytes_per_s, self.server_buffer_bytes);
         Ok(report)
     }
 
+    /// How many connections there can be where each is a file descriptor.
+    fn connections_max(&self, means: Means) -> Result<Option<u64>, Failure> {
+        let spare = FILES_SPARE + FILES_PER_THREAD * u64::from(self.flags.threads);
+        let most = file_limit_raise().saturating_sub(spare);
+        let connections = self.clients.len() as u64;
+        match means.direct {
+            true => Ok(None),
+            false if connections <= most => Ok(Some(most)),
+            false => Err(Failure::Files { connections, most, needed: connections + spare }),
+        }
+    }
+
     /// As many receiving threads as asked for, or as the rings' tables of files make necessary.
-    fn threads(&self) -> Result<usize, Failure> {
-        let per_ring = file_limit_raise().saturating_sub(FILES_SPARE).clamp(1, SLOTS_MAX);
+    fn threads(&self, means: Means) -> Result<usize, Failure> {
+        let limit = if means.direct { file_limit_raise() } else { SLOTS_MAX };
+        let per_ring = limit.saturating_sub(FILES_SPARE).clamp(1, SLOTS_MAX);
         let needed = (self.clients.len() as u64).div_ceil(per_ring);
         let threads = needed.max(u64::from(self.flags.threads)) as usize;
         let cpus = &self.flags.cpus;
@@ -120,6 +142,18 @@ impl Crew<'_> {
         }
         Ok(threads)
     }
+}
+
+fn means(tier: KernelTier) -> Result<Means, Failure> {
+    match tier {
+        KernelTier::Auto => Means::probe().map_err(Failure::Ring),
+        KernelTier::Base => Ok(Means::BASE),
+    }
+}
+
+/// This process's resident memory, bytes; 0 if it can't be read.
+fn own_rss_bytes() -> u64 {
+    read(std::process::id()).map_or(0, |reading| reading.rss_bytes())
 }
 
 /// The processor of a thread: `cpus` are the receiving threads', which come last, in order; one
@@ -158,6 +192,8 @@ pub(crate) fn evenly(subscribers: u32, count: u64) -> impl Fn(u32) -> bool {
 
 /// Descriptors left for everything else.
 const FILES_SPARE: u64 = 64;
+/// A thread's ring, and what wakes it.
+const FILES_PER_THREAD: u64 = 4;
 /// Slots of one ring's table (io_uring allows 2^20).
 const SLOTS_MAX: u64 = 1 << 20;
 

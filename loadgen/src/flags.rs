@@ -2,12 +2,15 @@
 //!
 //! Knows: names, defaults, help. Must not know: what is done with them.
 
+mod kernel;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::kernel::{KernelFlags, KernelTier};
 use crate::targets::Target;
 
 /// Load generator for WebSocket push servers.
@@ -76,6 +79,8 @@ pub(crate) struct RunFlags {
     /// For masks, churn, handshake keys and generated data
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) kernel: KernelFlags,
 }
 
 /// `loadgen fanout`.

@@ -1,13 +1,14 @@
-//! `loadgen`: a load generator for WebSocket push servers that checks what it receives.
+//! `loadgen`, all of it but the process: a load generator for WebSocket push servers that checks what it receives.
 //!
 //! Knows: the order of things. Must not know: details; see each module's first lines. What is
 //! planned ([`plan`]), sent ([`source`], [`stamp`]), received ([`worker`], [`client`],
 //! [`frames`], [`inflate`]), checked ([`judge`], [`verify`], [`books`]), measured ([`record`], [`spread`]) and
 //! told ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`]
-//! clocks.
+//! clocks. From outside there is [`main`], and what [`bench`] measures.
 
 mod agenda;
 mod audience;
+pub mod bench;
 mod books;
 mod client;
 mod clock;
@@ -46,10 +47,9 @@ use clap::Parser as _;
 
 use crate::flags::{Command, Flags};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-fn main() -> ExitCode {
+/// Does what the command line says; the exit code is 0 if nothing was lost, 1 if something was or
+/// failed, 2 on wrong use.
+pub fn main() -> ExitCode {
     let flags = Flags::parse();
     let (result, run) = match &flags.command {
         Command::Connect(flags) => (connect::connect(flags), &flags.run),

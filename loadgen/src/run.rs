@@ -51,6 +51,8 @@ pub(crate) struct Finished {
     pub(crate) server: Option<ServerUsage>,
     /// Not everything had arrived when the grace ended.
     pub(crate) incomplete: bool,
+    /// This process's resident memory, bytes, when so many connections were open.
+    pub(crate) own_footing: (u64, u64),
 }
 
 /// Why there is no result.
@@ -101,6 +103,7 @@ pub(crate) fn run(
     let (interrupted, footing) = run.connect(total as u64, pid);
     let connecting_ns = now_ns() - begun_ns;
     let opened = shared.sum(|progress| &progress.open);
+    let own = read(std::process::id()).map_or(0, |reading| reading.rss_bytes());
     let mut server = None;
     let mut window_ns = 0;
     let mut incomplete = false;
@@ -127,7 +130,8 @@ pub(crate) fn run(
             .and_then(|footing| footing.per_connection(&end, opened)),
         ..between(&begin, &end, window_ns, messages)
     });
-    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete })
+    let own_footing = (own, opened);
+    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete, own_footing })
 }
 
 fn spawn(

@@ -5,6 +5,7 @@
 mod books;
 mod deflate;
 mod hgrm;
+mod own;
 mod table;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 pub(crate) use self::books::{Books, Slow, Slowness};
 pub(crate) use self::deflate::Deflate;
+pub(crate) use self::own::Own;
 use crate::books::Figures;
 use crate::failure::Failure;
 use crate::flags::RunFlags;
@@ -66,6 +68,8 @@ pub(crate) struct Report {
     pub(crate) server: Option<ServerUsage>,
     /// The load generator's own threads, while measuring.
     pub(crate) threads: Vec<Usage>,
+    /// The load generator's memory, and what it used of the kernel.
+    pub(crate) own: Option<Own>,
     /// For the table and --hgrm.
     #[serde(skip)]
     pub(crate) recorder: Recorder,
@@ -213,12 +217,19 @@ impl Report {
             handshake: Percentiles::of(&merged.handshake),
             server: finished.server,
             threads: merged.threads,
+            own: None,
             recorder: merged.recorder,
             slowness: merged.slowness,
             slow_buffer_bytes: merged.slow_buffer_bytes,
         };
         report.judge(finished.incomplete, merged.first_error, timing);
         report
+    }
+
+    /// Adds what the load generator itself took.
+    pub(crate) fn add_own(&mut self, own: Own) {
+        self.notes.extend(own.note());
+        self.own = Some(own);
     }
 
     /// Adds how the slow subscribers fared, if there were any. Both in bytes: what each read in a
