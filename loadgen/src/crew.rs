@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::books::{BooksPlan, Follower};
+use crate::client::Client;
 use crate::driver::{Means, Sources, file_limit_raise};
 use crate::failure::Failure;
 use crate::flags::{KernelTier, RunFlags};
@@ -13,7 +14,6 @@ use crate::judge::{Identify, Judge};
 use crate::plan::{ClientPlan, Group, WorkerPlan, share};
 use crate::report::{Own, Report};
 use crate::run::{Job, Timing, run};
-use crate::server_process::read;
 use crate::shared::Shared;
 use crate::source::Source;
 use crate::spread::Spread;
@@ -56,7 +56,6 @@ impl Crew<'_> {
         sources: impl FnOnce(&Arc<Shared>) -> Vec<Box<dyn Source>>,
         identify: impl Fn() -> Identify,
     ) -> Result<Report, Failure> {
-        let before_bytes = own_rss_bytes();
         let means = means(self.flags.kernel.kernel_tier)?;
         let connections_max = self.connections_max(means)?;
         let shares = share(&self.clients, self.threads(means)?);
@@ -67,7 +66,7 @@ impl Crew<'_> {
         let interests: Arc<[Interest]> = Arc::from(self.interests);
         let origin = origin(&self.flags.source, &self.groups);
         let mut sources = Some(sources(&shared));
-        let mut number_first = 0;
+        let (mut number_first, mut cells) = (0, 0);
         let mut jobs = Vec::with_capacity(threads);
         for (thread, clients) in shares.into_iter().enumerate() {
             let interest_of = clients.iter().map(|client| {
@@ -82,6 +81,7 @@ impl Crew<'_> {
                 let steady = clients.iter().filter(|client| client.is_steady()).count();
                 judge.watch_seen(steady as u32);
             }
+            cells += judge.ledger.cells();
             let count = clients.len() as u32;
             let plan = WorkerPlan {
                 thread,
@@ -104,9 +104,8 @@ impl Crew<'_> {
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
         }
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
-        let mut finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
-        let (rss_bytes, open) = std::mem::take(&mut finished.own_footing);
-        let own = Own::new(before_bytes, rss_bytes, open, means, connections_max);
+        let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
+        let own = Own::new(finished.own, aside_bytes(cells, number_first), means, connections_max);
         let clients = &self.clients;
         let offered = self.flags.deflate;
         let has_books = self.books.is_some();
@@ -151,9 +150,11 @@ fn means(tier: KernelTier) -> Result<Means, Failure> {
     }
 }
 
-/// This process's resident memory, bytes; 0 if it can't be read.
-fn own_rss_bytes() -> u64 {
-    read(std::process::id()).map_or(0, |reading| reading.rss_bytes())
+/// What each of so many connections has before it is opened, bytes: its plan, here, dealt out, and in
+/// its thread's hands; its state; its row in the ledger, and the cells of all.
+fn aside_bytes(cells: usize, connections: u32) -> u64 {
+    let cells_bytes = (cells * size_of::<u64>()) as u64 / u64::from(connections.max(1));
+    (4 * size_of::<ClientPlan>() + size_of::<Client>() + 2 * size_of::<u32>()) as u64 + cells_bytes
 }
 
 /// The processor of a thread: `cpus` are the receiving threads', which come last, in order; one

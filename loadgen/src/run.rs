@@ -51,8 +51,8 @@ pub(crate) struct Finished {
     pub(crate) server: Option<ServerUsage>,
     /// Not everything had arrived when the grace ended.
     pub(crate) incomplete: bool,
-    /// This process's resident memory, bytes, when so many connections were open.
-    pub(crate) own_footing: (u64, u64),
+    /// This process with few connections, if it was seen so, and with all of them.
+    pub(crate) own: (Option<Footing>, Footing),
 }
 
 /// Why there is no result.
@@ -100,10 +100,11 @@ pub(crate) fn run(
     let begun_ns = now_ns();
     let threads = jobs.into_iter().map(|job| spawn(job, shared)).collect::<Result<Vec<_>, _>>()?;
     let run = Run { shared, interrupts, quiet };
-    let (interrupted, footing) = run.connect(total as u64, pid);
+    let (interrupted, footing, own_footing) = run.connect(total as u64, pid);
     let connecting_ns = now_ns() - begun_ns;
     let opened = shared.sum(|progress| &progress.open);
-    let own = read(std::process::id()).map_or(0, |reading| reading.rss_bytes());
+    let reading = read(std::process::id()).unwrap_or_default();
+    let own = (own_footing, Footing { reading, open: opened });
     let mut server = None;
     let mut window_ns = 0;
     let mut incomplete = false;
@@ -130,8 +131,7 @@ pub(crate) fn run(
             .and_then(|footing| footing.per_connection(&end, opened)),
         ..between(&begin, &end, window_ns, messages)
     });
-    let own_footing = (own, opened);
-    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete, own_footing })
+    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete, own })
 }
 
 fn spawn(
@@ -175,14 +175,16 @@ fn join(threads: Vec<JoinHandle<Result<Outcome, WorkerError>>>) -> Result<Vec<Ou
     results.into_iter().enumerate().map(outcome).collect()
 }
 
-/// The server with few connections, to compare with it at many: what each of the others takes.
-struct Footing {
-    reading: Reading,
-    open: u64,
+/// A process with few connections, to compare with it at many: what each of the others takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Footing {
+    pub(crate) reading: Reading,
+    pub(crate) open: u64,
 }
 
 impl Footing {
-    fn per_connection(&self, end: &Reading, open: u64) -> Option<f64> {
+    /// What each more of them has added, bytes; `None` if they are too few to tell.
+    pub(crate) fn per_connection(&self, end: &Reading, open: u64) -> Option<f64> {
         let more = open.checked_sub(self.open).filter(|&more| more >= FOOTING_CONNECTIONS)?;
         Some((end.rss_bytes() as f64 - self.reading.rss_bytes() as f64) / more as f64)
     }
@@ -208,11 +210,11 @@ impl Run<'_> {
         ProgressBar::new(length).with_style(style)
     }
 
-    /// Waits until all are open or have failed: whether interrupted, and the server's memory with
-    /// the first of them.
-    fn connect(&self, total: u64, pid: Option<u32>) -> (bool, Option<Footing>) {
+    /// Waits until all are open or have failed: whether interrupted, and the server's memory and ours
+    /// with the first of them.
+    fn connect(&self, total: u64, pid: Option<u32>) -> (bool, Option<Footing>, Option<Footing>) {
         let bar = self.bar(total, "connecting {wide_bar} {pos}/{len} ({per_sec}) {msg}");
-        let mut footing = None;
+        let (mut footing, mut own) = (None, None);
         let mut interrupted = false;
         while self.is_alive() && self.shared.sum(|progress| &progress.opening) > 0 {
             interrupted = self.interrupts.is_raised();
@@ -224,6 +226,9 @@ impl Run<'_> {
                 let reading = pid.and_then(|pid| read(pid).ok());
                 footing = reading.map(|reading| Footing { reading, open });
             }
+            if own.is_none() && open >= FOOTING_CONNECTIONS {
+                own = read(std::process::id()).ok().map(|reading| Footing { reading, open });
+            }
             bar.set_position(open);
             let failed = self.shared.sum(|progress| &progress.failed);
             if failed > 0 {
@@ -232,7 +237,7 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         bar.finish_and_clear();
-        (interrupted, footing)
+        (interrupted, footing, own)
     }
 
     /// Publishes to the end; the server's readings at the window's ends, and its length.

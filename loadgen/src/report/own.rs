@@ -5,14 +5,15 @@
 use serde::Serialize;
 
 use crate::driver::Means;
+use crate::run::Footing;
 
 /// The load generator's own footprint.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Own {
     /// Resident memory with all connections open, bytes.
     pub(crate) rss_bytes: u64,
-    /// Of that for each of them, rings and histograms and all of the threads included; `None` with
-    /// fewer than [`CONNECTIONS_MIN`], where those would be most of it.
+    /// Of that for each of them: what those beyond the first 1,000 have added, and what had been set
+    /// aside for each. `None` if they are too few to tell.
     pub(crate) rss_bytes_per_connection: Option<f64>,
     /// Which of the kernel's means it used.
     pub(crate) kernel: Means,
@@ -21,17 +22,21 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// `before_bytes` was resident before the threads began, `rss_bytes` with `open` connections.
+    /// This process with few connections, if it was seen so, and with all of them; `aside_bytes`: what
+    /// each had before it was opened.
     pub(crate) fn new(
-        before_bytes: u64,
-        rss_bytes: u64,
-        open: u64,
+        (few, all): (Option<Footing>, Footing),
+        aside_bytes: u64,
         kernel: Means,
         connections_max: Option<u64>,
     ) -> Self {
-        let added = rss_bytes.saturating_sub(before_bytes) as f64;
-        let each = (open >= CONNECTIONS_MIN).then_some(added / open as f64);
-        Self { rss_bytes, rss_bytes_per_connection: each, kernel, connections_max }
+        let added = few.and_then(|few| few.per_connection(&all.reading, all.open));
+        Self {
+            rss_bytes: all.reading.rss_bytes(),
+            rss_bytes_per_connection: added.map(|each| each.max(0.0) + aside_bytes as f64),
+            kernel,
+            connections_max,
+        }
     }
 
     /// What a reader should know of it.
@@ -44,19 +49,18 @@ impl Own {
     }
 }
 
-/// With fewer connections their share of memory says little.
-const CONNECTIONS_MIN: u64 = 1000;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_share_is_told_of_many_only_and_the_bound_where_there_is_one() {
-        let few = Own::new(1_000_000, 1_500_000, 999, Means::BASE, Some(19_936));
+        let reading = crate::server_process::read(std::process::id()).expect("ourselves");
+        let at = |open| Footing { reading, open };
+        let few = Own::new((Some(at(1000)), at(1999)), 200, Means::BASE, Some(19_936));
         assert_eq!(few.rss_bytes_per_connection, None);
         assert!(few.note().is_some_and(|note| note.contains("19936")));
-        let many = Own::new(1_000_000, 2_000_000, 2000, Means::BASE, None);
-        assert_eq!((many.rss_bytes_per_connection, many.note()), (Some(500.0), None));
+        let many = Own::new((Some(at(1000)), at(2000)), 200, Means::BASE, None);
+        assert_eq!((many.rss_bytes_per_connection, many.note()), (Some(200.0), None));
     }
 }
