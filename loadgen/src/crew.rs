@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use crate::acks::Acks;
 use crate::books::{BooksPlan, Follower};
-use crate::driver::{Sources, file_limit_raise};
+use crate::client::Client;
+use crate::driver::{Means, Sources, file_limit_raise};
 use crate::failure::Failure;
-use crate::flags::RunFlags;
+use crate::flags::{KernelTier, RunFlags};
 use crate::judge::{Identify, Judge};
 use crate::plan::{ClientPlan, Group, WorkerPlan, share};
-use crate::report::Report;
+use crate::report::{Own, Report};
 use crate::run::{Job, Timing, run};
 use crate::shared::Shared;
 use crate::source::Source;
@@ -61,7 +62,9 @@ impl Crew<'_> {
         sources: impl FnOnce(&Arc<Shared>) -> Vec<Box<dyn Source>>,
         identify: impl Fn() -> Identify,
     ) -> Result<Report, Failure> {
-        let shares = share(&self.clients, self.threads()?);
+        let means = means(self.flags.kernel.kernel_tier)?;
+        let connections_max = self.connections_max(means)?;
+        let shares = share(&self.clients, self.threads(means)?);
         let threads = shares.len();
         let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
         let shared = Arc::new(shared);
@@ -69,7 +72,7 @@ impl Crew<'_> {
         let interests: Arc<[Interest]> = Arc::from(self.interests);
         let origin = origin(&self.flags.source, &self.groups);
         let mut sources = Some(sources(&shared));
-        let mut number_first = 0;
+        let (mut number_first, mut cells) = (0, 0);
         let mut jobs = Vec::with_capacity(threads);
         for (thread, clients) in shares.into_iter().enumerate() {
             let interest_of = clients.iter().map(|client| {
@@ -87,6 +90,7 @@ impl Crew<'_> {
                 let steady = clients.iter().filter(|client| client.is_steady()).count();
                 judge.watch_seen(steady as u32);
             }
+            cells += judge.ledger.cells();
             let count = clients.len() as u32;
             let plan = WorkerPlan {
                 thread,
@@ -102,23 +106,40 @@ impl Crew<'_> {
                 slow_bytes_per_s: self.slow_bytes_per_s,
                 slow_catch_up: self.slow_catch_up,
                 receive_buffer_bytes: self.flags.receive_buffer.map(|bytes| bytes as usize),
+                send_buffer_bytes: self.flags.kernel.send_buffer.map(|bytes| bytes as usize),
+                means,
             };
             number_first += count;
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
         }
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
         let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
+        let own = Own::new(finished.own, aside_bytes(cells, number_first), means, connections_max);
         let clients = &self.clients;
         let has_books = self.books.is_some();
         let mut report =
             Report::new(finished, &firsts, &streams, clients, self.timing, self.flags, has_books);
+        report.add_own(own);
         report.add_slow(self.slow_bytes_per_s, self.server_buffer_bytes);
         Ok(report)
     }
 
+    /// How many connections there can be where each is a file descriptor.
+    fn connections_max(&self, means: Means) -> Result<Option<u64>, Failure> {
+        let spare = FILES_SPARE + FILES_PER_THREAD * u64::from(self.flags.threads);
+        let most = file_limit_raise().saturating_sub(spare);
+        let connections = self.clients.len() as u64;
+        match means.direct {
+            true => Ok(None),
+            false if connections <= most => Ok(Some(most)),
+            false => Err(Failure::Files { connections, most, needed: connections + spare }),
+        }
+    }
+
     /// As many receiving threads as asked for, or as the rings' tables of files make necessary.
-    fn threads(&self) -> Result<usize, Failure> {
-        let per_ring = file_limit_raise().saturating_sub(FILES_SPARE).clamp(1, SLOTS_MAX);
+    fn threads(&self, means: Means) -> Result<usize, Failure> {
+        let limit = if means.direct { file_limit_raise() } else { SLOTS_MAX };
+        let per_ring = limit.saturating_sub(FILES_SPARE).clamp(1, SLOTS_MAX);
         let needed = (self.clients.len() as u64).div_ceil(per_ring);
         let threads = needed.max(u64::from(self.flags.threads)) as usize;
         let cpus = &self.flags.cpus;
@@ -128,6 +149,20 @@ impl Crew<'_> {
         }
         Ok(threads)
     }
+}
+
+fn means(tier: KernelTier) -> Result<Means, Failure> {
+    match tier {
+        KernelTier::Auto => Means::probe().map_err(Failure::Ring),
+        KernelTier::Base => Ok(Means::BASE),
+    }
+}
+
+/// What each of so many connections has before it is opened, bytes: its plan, here, dealt out, and in
+/// its thread's hands; its state; its row in the ledger, and the cells of all.
+fn aside_bytes(cells: usize, connections: u32) -> u64 {
+    let cells_bytes = (cells * size_of::<u64>()) as u64 / u64::from(connections.max(1));
+    (4 * size_of::<ClientPlan>() + size_of::<Client>() + 2 * size_of::<u32>()) as u64 + cells_bytes
 }
 
 /// The processor of a thread: `cpus` are the receiving threads', which come last, in order; one
@@ -166,6 +201,8 @@ pub(crate) fn evenly(subscribers: u32, count: u64) -> impl Fn(u32) -> bool {
 
 /// Descriptors left for everything else.
 const FILES_SPARE: u64 = 64;
+/// A thread's ring, and what wakes it.
+const FILES_PER_THREAD: u64 = 4;
 /// Slots of one ring's table (io_uring allows 2^20).
 const SLOTS_MAX: u64 = 1 << 20;
 

@@ -3,6 +3,7 @@
 //! Knows: names, defaults, help. Must not know: what is done with them.
 
 mod checks;
+mod kernel;
 mod publish;
 mod scenario;
 mod search;
@@ -20,6 +21,7 @@ pub(crate) use self::scenario::ScenarioFlags;
 pub(crate) use self::search::SearchFlags;
 pub(crate) use self::selftest::SelftestFlags;
 use crate::rate::Rate;
+pub(crate) use self::kernel::{KernelFlags, KernelTier};
 use crate::targets::Target;
 
 /// Load generator for WebSocket push servers.
@@ -94,6 +96,8 @@ pub(crate) struct RunFlags {
     /// For masks, churn, handshake keys and generated data
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) kernel: KernelFlags,
 }
 
 /// `loadgen fanout`.

@@ -11,7 +11,7 @@ use crate::recognizer::{Recognized, Recognizer};
 use crate::record::Recorder;
 use crate::report::Slowness;
 use crate::spread::Spread;
-use crate::stamp::Finder;
+use crate::stamp::{Finder, is_intact, template};
 use crate::verify::{Ledger, StreamKind, Verdict};
 
 /// One thread's judge.
@@ -21,8 +21,8 @@ pub(crate) struct Judge {
     pub(crate) spread: Spread,
     pub(crate) counts: Counts,
     identify: Identify,
-    /// What a payload must measure, bytes, where that is known.
-    payload_bytes: Option<usize>,
+    /// What payloads must be but for their stamps, where servers pass them on as they are.
+    template: Option<Box<[u8]>>,
     seen: Option<Seen>,
     /// With --books.
     pub(crate) follower: Option<Box<Follower>>,
@@ -86,7 +86,7 @@ impl Judge {
             spread,
             counts: Counts::default(),
             identify,
-            payload_bytes,
+            template: payload_bytes.map(|bytes| template(bytes).into_boxed_slice()),
             seen: None,
             follower: None,
             slowness: Slowness::default(),
@@ -131,7 +131,7 @@ impl Judge {
         let (stream, number, intended_ns, sent_ns) = found;
         self.counts.messages += 1;
         self.counts.payload_bytes += payload.len() as u64;
-        if self.payload_bytes.is_some_and(|bytes| bytes != payload.len()) {
+        if self.template.as_ref().is_some_and(|template| !is_intact(payload, template)) {
             self.ledger.faults.damaged += 1;
             return;
         }

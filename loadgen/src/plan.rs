@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use crate::driver::Sources;
+use crate::driver::{Means, Sources};
 use crate::rate::Rate;
 
 /// What a connection is for.
@@ -99,6 +99,10 @@ pub(crate) struct WorkerPlan {
     pub(crate) slow_catch_up: bool,
     /// Receive buffer of subscribers, bytes; `None` for the kernel's.
     pub(crate) receive_buffer_bytes: Option<usize>,
+    /// Send buffer of publishers, bytes; `None` for the kernel's.
+    pub(crate) send_buffer_bytes: Option<usize>,
+    /// What the ring uses of the kernel.
+    pub(crate) means: Means,
 }
 
 /// An absolute schedule: the publications of all publishers have their places one after another,

@@ -54,6 +54,8 @@ pub(crate) struct Finished {
     pub(crate) incomplete: bool,
     /// A signal ended it early.
     pub(crate) interrupted: bool,
+    /// This process with few connections, if it was seen so, and with all of them.
+    pub(crate) own: (Option<Footing>, Footing),
 }
 
 /// Why there is no result.
@@ -98,9 +100,11 @@ pub(crate) fn run(
     let begun_ns = now_ns();
     let threads = jobs.into_iter().map(|job| spawn(job, shared)).collect::<Result<Vec<_>, _>>()?;
     let run = Run { shared, interrupts, interrupted: Cell::new(false), quiet };
-    let footing = run.connect(total as u64, pid);
+    let (footing, own_footing) = run.connect(total as u64, pid);
     let connecting_ns = now_ns() - begun_ns;
     let opened = shared.sum(|progress| &progress.open);
+    let reading = read(std::process::id()).unwrap_or_default();
+    let own = (own_footing, Footing { reading, open: opened });
     let mut server = None;
     let mut window_ns = 0;
     let mut incomplete = false;
@@ -126,7 +130,7 @@ pub(crate) fn run(
             .and_then(|footing| footing.per_connection(&end, opened)),
         ..between(&begin, &end, window_ns, messages)
     });
-    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete, interrupted })
+    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete, interrupted, own })
 }
 
 fn spawn(
@@ -170,14 +174,16 @@ fn join(threads: Vec<JoinHandle<Result<Outcome, WorkerError>>>) -> Result<Vec<Ou
     results.into_iter().enumerate().map(outcome).collect()
 }
 
-/// The server with few connections, to compare with it at many: what each of the others takes.
-struct Footing {
-    reading: Reading,
-    open: u64,
+/// A process with few connections, to compare with it at many: what each of the others takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Footing {
+    pub(crate) reading: Reading,
+    pub(crate) open: u64,
 }
 
 impl Footing {
-    fn per_connection(&self, end: &Reading, open: u64) -> Option<f64> {
+    /// What each more of them has added, bytes; `None` if they are too few to tell.
+    pub(crate) fn per_connection(&self, end: &Reading, open: u64) -> Option<f64> {
         let more = open.checked_sub(self.open).filter(|&more| more >= FOOTING_CONNECTIONS)?;
         Some((end.rss_bytes() as f64 - self.reading.rss_bytes() as f64) / more as f64)
     }
@@ -213,10 +219,10 @@ impl Run<'_> {
         self.interrupted.get()
     }
 
-    /// Waits until all are open or have failed: the server's memory with the first of them.
-    fn connect(&self, total: u64, pid: Option<u32>) -> Option<Footing> {
+    /// Waits until all are open or have failed: the server's memory and ours with the first of them.
+    fn connect(&self, total: u64, pid: Option<u32>) -> (Option<Footing>, Option<Footing>) {
         let bar = self.bar(total, "connecting {wide_bar} {pos}/{len} ({per_sec}) {msg}");
-        let mut footing = None;
+        let (mut footing, mut own) = (None, None);
         while self.is_alive() && self.shared.sum(|progress| &progress.opening) > 0 {
             if self.is_interrupted() {
                 break;
@@ -226,6 +232,9 @@ impl Run<'_> {
                 let reading = pid.and_then(|pid| read(pid).ok());
                 footing = reading.map(|reading| Footing { reading, open });
             }
+            if own.is_none() && open >= FOOTING_CONNECTIONS {
+                own = read(std::process::id()).ok().map(|reading| Footing { reading, open });
+            }
             bar.set_position(open);
             let failed = self.shared.sum(|progress| &progress.failed);
             if failed > 0 {
@@ -234,7 +243,7 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         bar.finish_and_clear();
-        footing
+        (footing, own)
     }
 
     /// Publishes to the end; the server's readings at the window's ends, and its length.

@@ -6,6 +6,7 @@ mod books;
 mod conduct;
 mod deflate;
 mod hgrm;
+mod own;
 mod steps;
 mod table;
 
@@ -21,6 +22,7 @@ pub(crate) use self::deflate::Deflate;
 pub(crate) use self::steps::{Step, StepsOf};
 pub(crate) use self::table::duration;
 use crate::acks::Acks;
+pub(crate) use self::own::Own;
 use crate::books::Figures;
 use crate::conduct as notes;
 use crate::failure::Failure;
@@ -82,6 +84,8 @@ pub(crate) struct Report {
     /// With --find-max: then all the rest is of the step at the rate found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) find_max: Option<FindMax>,
+    /// The load generator's memory, and what it used of the kernel.
+    pub(crate) own: Option<Own>,
     /// For the table and --hgrm.
     #[serde(skip)]
     pub(crate) recorder: Recorder,
@@ -248,6 +252,7 @@ impl Report {
             conduct,
             steps: Vec::new(),
             find_max: None,
+            own: None,
             recorder: merged.recorder,
             slowness: merged.slowness,
             slow_buffer_bytes: merged.slow_buffer_bytes,
@@ -257,6 +262,12 @@ impl Report {
         }
         report.judge(finished.incomplete, merged.first_error, timing);
         report
+    }
+
+    /// Adds what the load generator itself took.
+    pub(crate) fn add_own(&mut self, own: Own) {
+        self.notes.extend(own.note());
+        self.own = Some(own);
     }
 
     /// Adds how the slow subscribers fared, if there were any. Both in bytes: what each read in a

@@ -240,6 +240,12 @@ fn cost(out: &mut String, report: &Report) {
             usage.queued_ns as f64 * 100.0 / usage.wall_ns.max(1) as f64
         );
     }
+    if let Some(own) = &report.own
+        && let Some(each) = own.rss_bytes_per_connection
+    {
+        let resident = bytes(own.rss_bytes);
+        let _ = writeln!(out, "loadgen       {resident} resident, {each:.0} B for each connection");
+    }
     let cpu_ns: u64 = report.threads.iter().map(|usage| usage.cpu_ns).sum();
     if report.deliveries.window_messages > 0 {
         let messages = report.deliveries.window_messages as f64;

@@ -12,7 +12,7 @@ use super::{Worker, WorkerError};
 use crate::agenda::Errand;
 use crate::client::{Client, State, nonce};
 use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
-use crate::driver::{Chunk, SocketId, open, receive_buffer_bytes};
+use crate::driver::{Chunk, SocketId, open, receive_buffer_bytes, set_send_buffer};
 use crate::frames::{Frame, FrameError};
 use crate::inflate::Inflater;
 use crate::judge::Judge;
@@ -59,7 +59,12 @@ impl Worker {
         };
         let segment_bytes = (client.role == Role::Slow).then_some(SLOW_SEGMENT_BYTES);
         let source = self.plan.sources.of(number);
-        let fd = match open(group.address, source, buffer_bytes, segment_bytes) {
+        let is_publisher = matches!(client.role, Role::Publisher(_));
+        let send_buffer_bytes = self.plan.send_buffer_bytes.filter(|_| is_publisher);
+        let opened = open(group.address, source, buffer_bytes, segment_bytes);
+        let fd = match opened.and_then(|fd| {
+            send_buffer_bytes.map_or(Ok(()), |bytes| set_send_buffer(&fd, bytes)).map(|()| fd)
+        }) {
             Ok(fd) => fd,
             Err(error) => {
                 self.fail(index, &error.to_string());
@@ -266,7 +271,9 @@ impl Worker {
     fn rearm(&mut self, socket: SocketId) -> Result<(), WorkerError> {
         let client = &mut self.clients[socket.slot as usize];
         let stalled = client.role == Role::Stalled && matches!(client.state, State::Open);
-        if client.receiving || stalled {
+        // Of one that is over the last bytes may come after its end.
+        let is_over = matches!(client.state, State::Waiting | State::Ended);
+        if client.receiving || stalled || is_over {
             return Ok(());
         }
         match client.role {
@@ -426,7 +433,7 @@ impl Worker {
 
 /// Gives the judge the messages in `bytes`; returns what has to be answered: pongs.
 #[inline]
-fn feed(
+pub(crate) fn feed(
     client: &mut Client,
     judge: &mut Judge,
     inflater: &mut Inflater,

@@ -14,11 +14,12 @@ use thiserror::Error;
 use uringcast_protocol::CloseCode;
 
 use self::lives::HANDSHAKING_MAX;
+pub(crate) use self::lives::feed;
 pub(crate) use self::outcome::Outcome;
 use crate::agenda::Agenda;
 use crate::client::{Client, State};
 use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
-use crate::driver::{Completion, Ring, RingError, SocketId};
+use crate::driver::{Completion, Ring, RingError, Sizes, SocketId};
 use crate::inflate::Inflater;
 use crate::judge::Judge;
 use crate::plan::{Role, WorkerPlan};
@@ -86,8 +87,13 @@ impl Worker {
         if !sources.is_empty() {
             crate::usage::go_first();
         }
-        let slots = plan.clients.len().max(1) as u32;
-        let mut ring = Ring::new(slots, RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES)?;
+        let sizes = Sizes {
+            entries: RING_ENTRIES,
+            slots: plan.clients.len().max(1) as u32,
+            buffers: RECEIVE_BUFFERS,
+            buffer_bytes: RECEIVE_BUFFER_BYTES,
+        };
+        let mut ring = Ring::new(&sizes, plan.means)?;
         ring.watch(shared.progress[plan.thread].wake_fd())?;
         let clients: Vec<_> =
             plan.clients.iter().map(|client| Client::new(client.role, client.group)).collect();
@@ -145,7 +151,7 @@ impl Worker {
             self.run_errands(now)?;
             self.publish(now)?;
             self.ring.wait(self.timeout_ns(now_ns()))?;
-            self.ring.reap(&mut completions);
+            self.ring.reap(&mut completions)?;
             for completion in completions.drain(..) {
                 let now = now_ns();
                 self.complete(completion, now)?;
@@ -346,10 +352,12 @@ impl Worker {
     }
 }
 
+/// Operations begun between two waits, without a system call more.
+const RING_ENTRIES: u32 = 4096;
 /// Receive buffers of a thread: one per socket that has something to say at one time.
-const RECEIVE_BUFFERS: u16 = 256;
+pub(crate) const RECEIVE_BUFFERS: u16 = 256;
 /// The more of a socket's data one receive takes, the less each message costs.
-const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
+pub(crate) const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 /// What is on its way to the others when publishing ends arrives first.
 const CATCH_UP_AFTER_NS: u64 = 2_000_000_000;
 /// How often a thread looks at the phase of the run.

@@ -1,0 +1,130 @@
+//! `loadgen`, all of it but the process: a load generator for WebSocket push servers that checks what it receives.
+//!
+//! Knows: the order of things. Must not know: details; see each module's first lines. What is
+//! planned ([`plan`]), sent ([`source`], [`stamp`]), received ([`worker`], [`client`],
+//! [`frames`], [`inflate`]), checked ([`judge`], [`verify`], [`books`]), measured ([`record`], [`spread`]) and
+//! told ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`]
+//! clocks. From outside there is [`main`], and what [`bench`] measures.
+
+mod acks;
+mod agenda;
+mod audience;
+pub mod bench;
+mod books;
+mod client;
+mod clock;
+mod conduct;
+mod connect;
+mod crew;
+mod driver;
+mod failure;
+mod fanout;
+mod find_max;
+mod flags;
+mod frames;
+mod help;
+mod inflate;
+mod judge;
+mod machine;
+mod plan;
+mod publish;
+mod rate;
+mod recognizer;
+mod record;
+mod recorded;
+mod replay;
+mod report;
+mod run;
+mod scenario;
+mod selftest;
+mod server_process;
+mod shared;
+mod source;
+mod spread;
+mod stamp;
+mod steps;
+mod synth;
+mod targets;
+mod ticks;
+mod usage;
+mod verify;
+mod worker;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::failure::Failure;
+use crate::flags::{Command, ScenarioFlags};
+
+/// Does what the command line says; the exit code is 0 if nothing was lost, 1 if something was or
+/// failed, 2 on wrong use.
+pub fn main() -> ExitCode {
+    let flags = help::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let ended = match &flags.command {
+        Command::Run(scenario) => play(scenario),
+        command => run(command, None),
+    };
+    ExitCode::from(match ended {
+        Ok(ended) => u8::from(!ended.clean),
+        Err(failure) => {
+            eprintln!("loadgen: {failure}");
+            failure.exit_code()
+        }
+    })
+}
+
+/// How a run ended, if it did not fail.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    clean: bool,
+    /// By a signal: what was to follow does not.
+    interrupted: bool,
+}
+
+/// One command; `line` is what to report as the command line.
+fn run(command: &Command, line: Option<&[String]>) -> Result<Ended, Failure> {
+    let (result, run) = match command {
+        Command::Connect(flags) => (connect::connect(flags), &flags.run),
+        Command::Fanout(flags) => (fanout::fanout(flags), &flags.run),
+        Command::Publish(flags) => (publish::publish(flags), &flags.run),
+        Command::Replay(flags) => (replay::replay(flags), &flags.run),
+        Command::Synth(flags) => (synth::synth(flags), &flags.run),
+        Command::Selftest(flags) => {
+            return Ok(Ended { clean: selftest::selftest(flags)?, interrupted: false });
+        }
+        // A scenario's command is never `run` (see `scenario`).
+        Command::Run(flags) => return play(flags),
+    };
+    let mut report = result?;
+    if let Some(line) = line {
+        line.clone_into(&mut report.machine.command);
+    }
+    report::publish(&report, run)?;
+    Ok(Ended { clean: report.clean, interrupted: report.conduct.interrupted })
+}
+
+/// One step of a scenario after another; the worst end counts.
+fn play(flags: &ScenarioFlags) -> Result<Ended, Failure> {
+    let lines = scenario::lines(flags, &help::command(false))?;
+    let mut steps = Vec::with_capacity(lines.len());
+    // All are read before the first is run.
+    for line in &lines {
+        let arguments = line.arguments.iter().map(Into::into);
+        steps.push(help::parse(arguments).unwrap_or_else(|error| {
+            eprintln!("{}: {}", flags.file.display(), line.title);
+            error.exit()
+        }));
+    }
+    let mut all = Ended { clean: true, interrupted: false };
+    for (line, step) in lines.iter().zip(&steps) {
+        if !line.title.is_empty() {
+            let _ = writeln!(std::io::stdout(), "\n== {}", line.title);
+        }
+        let ended = run(&step.command, Some(&line.arguments))?;
+        all = Ended { clean: all.clean && ended.clean, interrupted: ended.interrupted };
+        if all.interrupted {
+            break;
+        }
+    }
+    Ok(all)
+}
