@@ -17,6 +17,7 @@ use crate::shared::Shared;
 use crate::source::Source;
 use crate::spread::Spread;
 use crate::verify::{Interest, Ledger, Streams};
+use crate::watch::Watch;
 
 /// Everything that a command decides.
 pub(crate) struct Crew<'a> {
@@ -56,6 +57,7 @@ impl Crew<'_> {
         identify: impl Fn() -> Identify,
     ) -> Result<Report, Failure> {
         let shares = share(&self.clients, self.threads()?);
+        let watch = Watch::new(self.flags, self.clients.len() as u64)?;
         let threads = shares.len();
         let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
         let shared = Arc::new(shared);
@@ -98,7 +100,7 @@ impl Crew<'_> {
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
         }
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
-        let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
+        let finished = run(jobs, &shared, self.timing, self.flags.pid, watch)?;
         let clients = &self.clients;
         let offered = self.flags.deflate;
         let has_books = self.books.is_some();

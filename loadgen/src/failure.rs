@@ -16,6 +16,9 @@ pub(crate) enum Failure {
     /// Order books that can't be rebuilt, or not begun.
     #[error("--books: {0}")]
     Books(String),
+    /// A file that should be a report.
+    #[error("error: invalid value '{}' for 'A.json': should be a report as written by --json ({reason})", path.display())]
+    NoReport { path: PathBuf, reason: String },
     /// A file that was to be read.
     #[error("{}: {error}", path.display())]
     Read { path: PathBuf, error: std::io::Error },
@@ -42,7 +45,7 @@ impl Failure {
     /// 1 failed while running, 2 wrong use.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Usage { .. } => 2,
+            Self::NoReport { .. } | Self::Usage { .. } => 2,
             Self::Books(_)
             | Self::Read { .. }
             | Self::Run(_)

@@ -2,12 +2,15 @@
 //!
 //! Knows: names, defaults, help. Must not know: what is done with them.
 
+mod seeing;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::seeing::{CompareFlags, SeeingFlags};
 use crate::targets::Target;
 
 /// Load generator for WebSocket push servers.
@@ -22,12 +25,16 @@ pub(crate) struct Flags {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Set the reports of several runs beside each other: ratios, and how sure they are
+    Compare(CompareFlags),
     /// Open connections at a rate, hold them, watch for losses
     Connect(ConnectFlags),
     /// One topic to many subscribers: latency from the intended time, loss per connection
     Fanout(FanoutFlags),
     /// Publish recorded market data as it was recorded, faster or slower, and check who gets what
     Replay(ReplayFlags),
+    /// Print the JSON Schema of reports (--json): every field and its meaning
+    Schema,
     /// Publish made-up market data: the same seed gives the same ticks
     Synth(SynthFlags),
 }
@@ -63,6 +70,8 @@ pub(crate) struct RunFlags {
     /// Write the percentiles in HdrHistogram's text format (for its plotter)
     #[arg(long, value_name = "FILE")]
     pub(crate) hgrm: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) seeing: SeeingFlags,
     /// How long to wait without a delivery for what is still on its way at the end
     #[arg(long, default_value = "3s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) grace: Duration,
@@ -70,7 +79,7 @@ pub(crate) struct RunFlags {
     /// publishers', and inflate what comes compressed
     #[arg(long)]
     pub(crate) deflate: bool,
-    /// No progress bars and no table: files and exit code only
+    /// No progress and no table: files and exit code only
     #[arg(long)]
     pub(crate) quiet: bool,
     /// For masks, churn, handshake keys and generated data
@@ -325,5 +334,7 @@ Examples:
   loadgen replay spot/*.gz usdm/*.gz --subscribers 5000 --deflate
   loadgen connect --connections 15000 --hold 60s --pid $(pidof uringcast)
   loadgen fanout --url 'ws://127.0.0.1:9001/ws?topics=bench' --outstanding 4
+  loadgen fanout --duration 8h --metrics 127.0.0.1:9100 --html run.html --json run.json
+  loadgen compare before.json after.json --html both.html
 
 Exit codes: 0 nothing lost, 1 something lost or failed, 2 wrong use.";

@@ -5,6 +5,7 @@
 
 mod lives;
 mod outcome;
+mod seconds;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,7 @@ use crate::judge::Judge;
 use crate::plan::{Role, WorkerPlan};
 use crate::shared::{Phase, Progress, Shared};
 use crate::source::{NEVER, Source, masks};
+use crate::timeline::Cutter;
 use crate::usage::{Usage, UsageWindow};
 
 /// Why a thread gave up.
@@ -61,6 +63,7 @@ pub(crate) struct Worker {
     catch_up_due_ns: u64,
     look_due_ns: u64,
     usage: UsageWindow,
+    cutter: Cutter,
     outcome: Outcome,
 }
 
@@ -74,6 +77,7 @@ impl Worker {
         shared: Arc<Shared>,
         judge: Judge,
         sources: Vec<Box<dyn Source>>,
+        cutter: Cutter,
     ) -> Result<Self, WorkerError> {
         if let Some(cpu) = plan.cpu {
             crate::usage::stay_on(cpu).map_err(|error| WorkerError::Affinity { cpu, error })?;
@@ -111,6 +115,7 @@ impl Worker {
             publish_due_ns: NEVER,
             look_due_ns: 0,
             usage: UsageWindow::default(),
+            cutter,
             outcome: Outcome::new(judge),
             shared,
             plan,
@@ -142,6 +147,9 @@ impl Worker {
             self.ring.reap(&mut completions);
             for completion in completions.drain(..) {
                 let now = now_ns();
+                if now >= self.cutter.due_ns() {
+                    self.tell(now);
+                }
                 self.complete(completion, now)?;
                 if now >= self.publish_due_ns {
                     self.publish(now)?;
@@ -178,7 +186,10 @@ impl Worker {
 
     /// What is looked at now and then: the phase of the run, the measured window, what is left.
     fn look(&mut self, now: u64) -> Result<(), WorkerError> {
-        self.look_due_ns = now + LOOK_NS;
+        if now >= self.cutter.due_ns() {
+            self.tell(now);
+        }
+        self.look_due_ns = (now + LOOK_NS).min(self.cutter.due_ns());
         let phase = self.shared.phase();
         if phase != self.phase {
             self.phase = phase;
@@ -212,6 +223,7 @@ impl Worker {
         let window_ns = self.outcome.judge.recorder.window_ns.clone();
         self.outcome.judge.slowness.record.window_ns = window_ns;
         self.look_due_ns = self.look_due_ns.min(start_ns);
+        self.cutter.begin(self.shared.start_ns());
         self.publish_due_ns = 0;
         for index in 0..self.clients.len() {
             if self.clients[index].churns() && matches!(self.clients[index].state, State::Open) {
@@ -317,6 +329,7 @@ impl Worker {
         for source in &self.sources {
             self.outcome.tally.merge(&source.tally(now));
         }
+        self.tell_last(now);
         self.show_progress();
         self.outcome.usage = Usage { publishes: !self.sources.is_empty(), ..self.usage.usage() };
         self.outcome.window_messages = self.usage.messages();
