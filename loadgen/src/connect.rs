@@ -37,7 +37,8 @@ pub(crate) fn connect(flags: &ConnectFlags) -> Result<Report, Failure> {
         timing: Timing {
             warmup: Duration::ZERO,
             duration: Some(flags.hold),
-            grace: Duration::ZERO,
+            // Nothing is on its way, but each thread has to look.
+            grace: Duration::from_secs(1),
             drain_max: DRAIN_MAX,
         },
         payload_bytes: None,

@@ -20,6 +20,7 @@ use crate::source::Source;
 use crate::spread::Spread;
 use crate::steps::Steps;
 use crate::verify::{Interest, Ledger, Streams};
+use crate::watch::Watch;
 
 /// Everything that a command decides.
 pub(crate) struct Crew<'a> {
@@ -65,6 +66,7 @@ impl Crew<'_> {
         let means = means(self.flags.kernel.kernel_tier)?;
         let connections_max = self.connections_max(means)?;
         let shares = share(&self.clients, self.threads(means)?);
+        let watch = Watch::new(self.flags, self.clients.len() as u64)?;
         let threads = shares.len();
         let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
         let shared = Arc::new(shared);
@@ -113,7 +115,7 @@ impl Crew<'_> {
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
         }
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
-        let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
+        let finished = run(jobs, &shared, self.timing, self.flags.pid, watch)?;
         let own = Own::new(finished.own, aside_bytes(cells, number_first), means, connections_max);
         let clients = &self.clients;
         let has_books = self.books.is_some();

@@ -23,6 +23,9 @@ pub(crate) enum Failure {
          it (`ulimit -n`, LimitNOFILE=) to {needed} or more"
     )]
     Files { connections: u64, most: u64, needed: u64 },
+    /// A file that should be a report.
+    #[error("error: invalid value '{}' for 'A.json': should be a report as written by --json ({reason})", path.display())]
+    NoReport { path: PathBuf, reason: String },
     /// A file that was to be read.
     #[error("{}: {error}", path.display())]
     Read { path: PathBuf, error: std::io::Error },
@@ -55,7 +58,10 @@ impl Failure {
     /// 1 failed while running, 2 wrong use.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Files { .. } | Self::Scenario { .. } | Self::Usage { .. } => 2,
+            Self::Files { .. }
+            | Self::NoReport { .. }
+            | Self::Scenario { .. }
+            | Self::Usage { .. } => 2,
             Self::Books(_)
             | Self::Read { .. }
             | Self::Ring(_)

@@ -21,7 +21,7 @@ use crate::rate::Rate;
 use crate::report::{Report, duration};
 
 /// What was found, and how.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct FindMax {
     /// As asked for, each with nothing lost.
     bounds: Vec<String>,
@@ -39,7 +39,7 @@ pub(crate) struct FindMax {
 }
 
 /// One step.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 struct Tried {
     rate_per_s: f64,
     /// Publications sent.

@@ -7,6 +7,7 @@ mod kernel;
 mod publish;
 mod scenario;
 mod search;
+mod seeing;
 mod selftest;
 
 use std::net::IpAddr;
@@ -16,12 +17,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::checks::ChecksFlags;
+pub(crate) use self::kernel::{KernelFlags, KernelTier};
 pub(crate) use self::publish::PublishFlags;
 pub(crate) use self::scenario::ScenarioFlags;
 pub(crate) use self::search::SearchFlags;
+pub(crate) use self::seeing::{CompareFlags, SeeingFlags};
 pub(crate) use self::selftest::SelftestFlags;
 use crate::rate::Rate;
-pub(crate) use self::kernel::{KernelFlags, KernelTier};
 use crate::targets::Target;
 
 /// Load generator for WebSocket push servers.
@@ -36,6 +38,8 @@ pub(crate) struct Flags {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Set the reports of several runs beside each other: ratios, and how sure they are
+    Compare(CompareFlags),
     /// Open connections at a rate, hold them, watch for losses
     Connect(ConnectFlags),
     /// One topic to many subscribers: latency from the intended time, loss per connection
@@ -48,6 +52,8 @@ pub(crate) enum Command {
     Run(ScenarioFlags),
     /// What this load generator can take itself, on this machine
     Selftest(SelftestFlags),
+    /// Print the JSON Schema of reports (--json): every field and its meaning
+    Schema,
     /// Publish made-up market data: the same seed gives the same ticks
     Synth(SynthFlags),
 }
@@ -82,6 +88,8 @@ pub(crate) struct RunFlags {
     /// Write the percentiles in HdrHistogram's text format (for its plotter)
     #[arg(long, value_name = "FILE")]
     pub(crate) hgrm: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) seeing: SeeingFlags,
     /// How long to wait without a delivery for what is still on its way at the end
     #[arg(long, default_value = "3s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) grace: Duration,

@@ -3,22 +3,42 @@
 //! Knows: flags by their names. Must not know: what they do. A flag that is named nowhere here is
 //! shown with `--help`, at the end.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use clap::builder::StyledStr;
-use clap::{Arg, Command, CommandFactory as _, FromArgMatches as _};
+use clap::{Arg, ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use crate::flags::Flags;
+
+/// Flags and their values.
+pub(crate) type Settings = BTreeMap<String, String>;
 
 /// Reads a command line.
 ///
 /// # Errors
 /// What clap says; also if help was asked for.
-pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error> {
+pub(crate) fn parse(
+    arguments: impl Iterator<Item = OsString>,
+) -> Result<(Flags, Settings), clap::Error> {
     let arguments: Vec<_> = arguments.collect();
     let short = arguments.iter().any(|argument| argument == "-h");
     let matches = command(short).try_get_matches_from(arguments)?;
-    Flags::from_arg_matches(&matches)
+    Ok((Flags::from_arg_matches(&matches)?, settings(&matches)))
+}
+
+/// Every flag of the command with its value, defaults too.
+fn settings(matches: &ArgMatches) -> Settings {
+    let Some((command, flags)) = matches.subcommand() else { return Settings::new() };
+    let known = Flags::command();
+    let Some(known) = known.find_subcommand(command) else { return Settings::new() };
+    let mut settings = Settings::from([("command".to_owned(), command.to_owned())]);
+    for id in known.get_arguments().map(Arg::get_id) {
+        let Ok(Some(values)) = flags.try_get_raw(id.as_str()) else { continue };
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        settings.insert(id.as_str().to_owned(), values.join(","));
+    }
+    settings
 }
 
 /// The command line as it is shown; `short` leaves the less used flags out.
@@ -111,7 +131,7 @@ const HEADINGS: [(&str, &[&str]); 4] = [
         ],
     ),
     ("Checks", &["delta", "drain", "grace", "silence", "value"]),
-    ("Output", &["hgrm", "json", "pid", "quiet"]),
+    ("Output", &["hgrm", "html", "json", "metrics", "pid", "quiet"]),
 ];
 
 const MOST_USED: [&str; 17] = [

@@ -45,7 +45,7 @@ pub(crate) enum Identify {
 }
 
 /// Messages counted.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Counts {
     /// Publications delivered, faulty ones too.
     pub(crate) messages: u64,

@@ -13,6 +13,7 @@ pub mod bench;
 mod books;
 mod client;
 mod clock;
+mod compare;
 mod conduct;
 mod connect;
 mod crew;
@@ -26,6 +27,8 @@ mod help;
 mod inflate;
 mod judge;
 mod machine;
+mod metrics;
+mod page;
 mod plan;
 mod publish;
 mod rate;
@@ -36,6 +39,7 @@ mod replay;
 mod report;
 mod run;
 mod scenario;
+mod schema;
 mod selftest;
 mod server_process;
 mod shared;
@@ -46,8 +50,11 @@ mod steps;
 mod synth;
 mod targets;
 mod ticks;
+mod timeline;
 mod usage;
 mod verify;
+mod view;
+mod watch;
 mod worker;
 
 use std::io::Write as _;
@@ -55,14 +62,15 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 use crate::flags::{Command, ScenarioFlags};
+use crate::help::Settings;
 
 /// Does what the command line says; the exit code is 0 if nothing was lost, 1 if something was or
 /// failed, 2 on wrong use.
 pub fn main() -> ExitCode {
-    let flags = help::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let (flags, settings) = help::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let ended = match &flags.command {
         Command::Run(scenario) => play(scenario),
-        command => run(command, None),
+        command => run(command, settings, None),
     };
     ExitCode::from(match ended {
         Ok(ended) => u8::from(!ended.clean),
@@ -82,8 +90,15 @@ struct Ended {
 }
 
 /// One command; `line` is what to report as the command line.
-fn run(command: &Command, line: Option<&[String]>) -> Result<Ended, Failure> {
+fn run(command: &Command, settings: Settings, line: Option<&[String]>) -> Result<Ended, Failure> {
     let (result, run) = match command {
+        Command::Compare(flags) => {
+            return Ok(Ended { clean: compare::compare(flags)?, interrupted: false });
+        }
+        Command::Schema => {
+            schema::print();
+            return Ok(Ended { clean: true, interrupted: false });
+        }
         Command::Connect(flags) => (connect::connect(flags), &flags.run),
         Command::Fanout(flags) => (fanout::fanout(flags), &flags.run),
         Command::Publish(flags) => (publish::publish(flags), &flags.run),
@@ -96,6 +111,7 @@ fn run(command: &Command, line: Option<&[String]>) -> Result<Ended, Failure> {
         Command::Run(flags) => return play(flags),
     };
     let mut report = result?;
+    report.settings = settings;
     if let Some(line) = line {
         line.clone_into(&mut report.machine.command);
     }
@@ -116,11 +132,11 @@ fn play(flags: &ScenarioFlags) -> Result<Ended, Failure> {
         }));
     }
     let mut all = Ended { clean: true, interrupted: false };
-    for (line, step) in lines.iter().zip(&steps) {
+    for (line, (step, settings)) in lines.iter().zip(steps) {
         if !line.title.is_empty() {
             let _ = writeln!(std::io::stdout(), "\n== {}", line.title);
         }
-        let ended = run(&step.command, Some(&line.arguments))?;
+        let ended = run(&step.command, settings, Some(&line.arguments))?;
         all = Ended { clean: all.clean && ended.clean, interrupted: ended.interrupted };
         if all.interrupted {
             break;

@@ -32,7 +32,7 @@ pub(crate) trait Source: Send {
 }
 
 /// How a publisher did.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Tally {
     /// Publications given to the kernel.
     pub(crate) published: u64,

@@ -21,7 +21,7 @@ pub(crate) struct Spread {
 
 /// Of each sampled publication the latency of its first, median and last delivery; of these the
 /// median over all samples, µs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct SpreadSummary {
     /// Publications sampled.
     pub(crate) samples: usize,
@@ -35,10 +35,26 @@ pub(crate) struct SpreadSummary {
     pub(crate) last_us_max: u32,
 }
 
+/// A sampled publication: the latencies of its first, median and last delivery, µs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub(crate) struct SpreadSample {
+    /// The stream's number.
+    pub(crate) stream: u16,
+    /// The publication's number within the stream.
+    pub(crate) number: u64,
+    /// To the first subscriber.
+    pub(crate) first_us: u32,
+    /// To half of them.
+    pub(crate) median_us: u32,
+    /// To the last one.
+    pub(crate) last_us: u32,
+}
+
 /// Each subscriber's mean place in the order in which a publication is delivered, over the sampled
 /// publications: 0 is always the first, 1 always the last, 0.5 the mean of all.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Fairness {
+    /// Subscribers with a sample.
     pub(crate) subscribers: usize,
     /// Of the subscriber that is served earliest.
     pub(crate) mean_place_min: f64,
@@ -46,6 +62,7 @@ pub(crate) struct Fairness {
     pub(crate) mean_place_max: f64,
     /// From the one to the other.
     pub(crate) mean_place_spread: f64,
+    /// Standard deviation of the means.
     pub(crate) mean_place_stddev: f64,
     /// The fewest publications that a subscriber's mean is of: with n of them chance alone makes a
     /// standard deviation of 0.29 / √n.
@@ -137,6 +154,24 @@ impl Spread {
         })
     }
 
+    /// The samples in short, evenly thinned out to [`LISTED_MAX`].
+    pub(crate) fn list(&mut self) -> Vec<SpreadSample> {
+        let every = self.samples.len().div_ceil(LISTED_MAX).max(1);
+        let mut listed = Vec::new();
+        for (&(stream, number), latencies) in self.samples.iter_mut().step_by(every) {
+            latencies.sort_by_key(|&(latency_us, _)| latency_us);
+            let at = |place: usize| latencies.get(place).map_or(0, |&(latency_us, _)| latency_us);
+            listed.push(SpreadSample {
+                stream,
+                number,
+                first_us: at(0),
+                median_us: at(latencies.len() / 2),
+                last_us: at(latencies.len().saturating_sub(1)),
+            });
+        }
+        listed
+    }
+
     /// `None` without samples.
     pub(crate) fn summary(&mut self) -> Option<SpreadSummary> {
         let (mut firsts, mut medians, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
@@ -162,6 +197,8 @@ impl Spread {
 
 /// Publications sampled in a run, about.
 const SAMPLES: u64 = 256;
+/// Samples listed in a report.
+const LISTED_MAX: usize = 500;
 /// Latencies held per thread at most: 32 MB.
 const LATENCIES_MAX: usize = 4 << 20;
 
@@ -215,6 +252,9 @@ mod tests {
                 last_us_max: 39
             })
         );
+        let listed = spread.list();
+        assert_eq!(listed.len(), 3);
+        assert_eq!((listed[1].number, listed[1].first_us, listed[1].last_us), (64, 20, 29));
         let fairness = spread.fairness().expect("samples");
         assert_eq!((fairness.subscribers, fairness.samples_min), (3, 3));
         assert_eq!((fairness.mean_place_min, fairness.mean_place_max), (0.0, 1.0));

@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::clock::{now_ns, thread_cpu_ns};
 
 /// Use of one thread over the measured window, ns.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Usage {
     /// This is the thread that publishes.
     pub(crate) publishes: bool,
@@ -24,6 +24,18 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// Between an earlier reading of the same thread and this one.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            publishes: self.publishes,
+            wall_ns: self.wall_ns.saturating_sub(earlier.wall_ns),
+            cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns),
+            queued_ns: self.queued_ns.saturating_sub(earlier.queued_ns),
+            ..Self::default()
+        }
+        .judged()
+    }
+
     fn judged(self) -> Self {
         let busy_share = (self.cpu_ns + self.queued_ns) as f64 / self.wall_ns.max(1) as f64;
         Self { busy_share, limit: busy_share > BUSY_SHARE_MAX, ..self }
@@ -98,7 +110,8 @@ pub(crate) fn go_first() {
     let _ = rustix::process::setpriority_process(None, FIRST_NICE);
 }
 
-fn reading() -> Usage {
+/// What the calling thread has used so far.
+pub(crate) fn reading() -> Usage {
     // "<on cpu ns> <waiting ns> <slices>"; absent without CONFIG_SCHEDSTATS.
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let queued = schedstat.split_whitespace().nth(1).and_then(|field| field.parse().ok());

@@ -8,14 +8,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Percentiles;
-use super::table::{bytes, duration};
+use super::words::{bytes, duration};
 use crate::acks::Acks;
 use crate::conduct;
 use crate::source::Tally;
 use crate::usage::Usage;
 
 /// Fields of the report beside what was delivered.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct Conduct {
     /// A signal ended the run before its time.
     pub(crate) interrupted: bool,
@@ -36,7 +36,7 @@ pub(crate) struct Conduct {
 
 /// The longest time that each subscriber got no message, between the beginning of publishing and
 /// its end.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct Silence {
     /// Subscribers that stayed to the end.
     pub(crate) connections: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Silence {
 }
 
 /// What publishers sent.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct Sending {
     /// Publications per second, warm-up and all.
     pub(crate) per_s: f64,
@@ -65,7 +65,7 @@ pub(crate) struct Sending {
 }
 
 /// What was answered.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct Answers {
     pub(crate) accepted: u64,
     pub(crate) refused: u64,

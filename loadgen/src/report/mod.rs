@@ -4,25 +4,29 @@
 
 mod books;
 mod conduct;
+mod curve;
 mod deflate;
 mod hgrm;
 mod own;
 mod steps;
 mod table;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::books::{Books, Slow, Slowness};
 pub(crate) use self::conduct::{Answers, Conduct};
+pub(crate) use self::curve::Curves;
 pub(crate) use self::deflate::Deflate;
-pub(crate) use self::steps::{Step, StepsOf};
-pub(crate) use self::table::duration;
-use crate::acks::Acks;
 pub(crate) use self::own::Own;
+pub(crate) use self::steps::{Step, StepsOf};
+pub(crate) use self::words::duration;
+use crate::acks::Acks;
 use crate::books::Figures;
 use crate::conduct as notes;
 use crate::failure::Failure;
@@ -30,32 +34,41 @@ use crate::find_max::FindMax;
 use crate::flags::RunFlags;
 use crate::judge::Counts;
 use crate::machine::Machine;
+use crate::page::Run;
 use crate::plan::{ClientPlan, Role};
 use crate::record::{Recorder, histogram};
 use crate::run::{Finished, Timing};
 use crate::server_process::ServerUsage;
 use crate::source::Tally;
-use crate::spread::{Fairness, Spread, SpreadSummary};
+use crate::spread::{Fairness, Spread, SpreadSample, SpreadSummary};
+use crate::timeline::TimelineReport;
 use crate::usage::Usage;
 use crate::verify::{Faults, Missed, Streams};
 
 /// Everything there is to say about a run. Its JSON form is the `--json` file; `schema` rises when
 /// a field changes its meaning or goes, not when one is added.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Report {
-    /// 1.
+    /// Version of this structure: 1.
     pub(crate) schema: u32,
     /// Nothing lost, doubled, reordered, damaged or closed, and everyone connected.
     pub(crate) clean: bool,
     /// What makes it unclean, and what else a reader should know, in sentences.
     pub(crate) notes: Vec<String>,
+    /// Every flag of the command with its value, given or not, and the command itself as `command`;
+    /// a flag that is only there or not is `true` or `false`.
+    pub(crate) settings: BTreeMap<String, String>,
+    /// What it ran on, and how it was called.
     pub(crate) machine: Machine,
+    /// How many there were, and what became of them.
     pub(crate) connections: Connections,
     /// What the publishers sent.
     pub(crate) published: Tally,
+    /// What the subscribers received.
     pub(crate) deliveries: Deliveries,
     /// With --deflate.
     pub(crate) deflate: Option<Deflate>,
+    /// What was wrong with what they received.
     pub(crate) faults: Faults,
     /// Who missed what: numbers of connections as in `connections`, of streams as in `streams`.
     pub(crate) missed: Vec<Missed>,
@@ -63,9 +76,17 @@ pub(crate) struct Report {
     pub(crate) missed_unlisted: u64,
     /// Names of the streams, by number: publishers or topics.
     pub(crate) streams: Vec<String>,
+    /// From publishing to receiving, of the measured window; with --books of subscribers that stay
+    /// and are not slow.
     pub(crate) latency: Latency,
+    /// The same from the shortest to the longest, to be drawn.
+    pub(crate) curves: Curves,
+    /// What happened when.
+    pub(crate) timeline: TimelineReport,
     /// Time to the first, median and last subscriber, of sampled publications.
     pub(crate) spread: Option<SpreadSummary>,
+    /// The sampled publications themselves, by stream and number; at most 500, evenly chosen.
+    pub(crate) spread_samples: Vec<SpreadSample>,
     /// How evenly places in the order of delivery are shared out.
     pub(crate) fairness: Option<Fairness>,
     /// With --books.
@@ -96,15 +117,19 @@ pub(crate) struct Report {
 }
 
 /// Connections, counted.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Connections {
+    /// Those that receive and are checked.
     pub(crate) subscribers: u64,
-    /// Part of the subscribers.
+    /// Part of the subscribers: those that come and go.
     pub(crate) churning: u64,
+    /// Those that publish.
     pub(crate) publishers: u64,
-    /// Part of the subscribers.
+    /// Part of the subscribers: those that read slowly.
     pub(crate) slow: u64,
+    /// Those that never read.
     pub(crate) stalled: u64,
+    /// Those that are held and watched.
     pub(crate) idle: u64,
     /// From the first connect to the last answer, s.
     pub(crate) connecting_s: f64,
@@ -124,7 +149,7 @@ impl Connections {
 }
 
 /// Deliveries, counted.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Deliveries {
     #[serde(flatten)]
     pub(crate) counts: Counts,
@@ -141,7 +166,7 @@ pub(crate) struct Deliveries {
 }
 
 /// Both histograms.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Latency {
     /// From the intended time of publishing.
     pub(crate) corrected: Percentiles,
@@ -149,18 +174,37 @@ pub(crate) struct Latency {
     pub(crate) uncorrected: Percentiles,
 }
 
+impl Latency {
+    fn of(recorder: &Recorder) -> Self {
+        Self {
+            corrected: Percentiles::of(&recorder.corrected),
+            uncorrected: Percentiles::of(&recorder.uncorrected),
+        }
+    }
+}
+
 /// A histogram in short, ns.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Percentiles {
+    /// Values recorded.
     pub(crate) count: u64,
+    /// Their mean, ns.
     pub(crate) mean_ns: f64,
+    /// The least, ns; 0 without a value.
     pub(crate) min_ns: u64,
+    /// Half are no longer, ns.
     pub(crate) p50_ns: u64,
+    /// 90 % are no longer, ns.
     pub(crate) p90_ns: u64,
+    /// 99 % are no longer, ns.
     pub(crate) p99_ns: u64,
+    /// 99.9 % are no longer, ns.
     pub(crate) p99_9_ns: u64,
+    /// 99.99 % are no longer, ns.
     pub(crate) p99_99_ns: u64,
+    /// 99.999 % are no longer, ns.
     pub(crate) p99_999_ns: u64,
+    /// The longest, ns.
     pub(crate) max_ns: u64,
 }
 
@@ -230,6 +274,7 @@ impl Report {
             schema: 1,
             clean: true,
             notes: Vec::new(),
+            settings: BTreeMap::new(),
             machine: Machine::read(),
             connections,
             published: merged.tally,
@@ -239,10 +284,10 @@ impl Report {
             missed: merged.missed,
             missed_unlisted: merged.missed_unlisted,
             streams: streams.names.clone(),
-            latency: Latency {
-                corrected: Percentiles::of(&merged.recorder.corrected),
-                uncorrected: Percentiles::of(&merged.recorder.uncorrected),
-            },
+            latency: Latency::of(&merged.recorder),
+            curves: Curves::of(&merged.recorder),
+            timeline: finished.timeline,
+            spread_samples: merged.spread.as_mut().map(Spread::list).unwrap_or_default(),
             fairness: merged.spread.as_mut().and_then(Spread::fairness),
             spread: merged.spread.as_mut().and_then(Spread::summary),
             books: has_books.then_some(Books { figures: merged.figures, slow: None }),
@@ -466,6 +511,13 @@ pub(crate) fn publish(report: &Report, flags: &RunFlags) -> Result<(), Failure> 
             .map_err(|error| failure(std::io::Error::other(error)))?;
         text.push(b'\n');
         std::fs::write(path, text).map_err(failure)?;
+    }
+    if let Some(path) = &flags.seeing.html {
+        let value = serde_json::to_value(report).map_err(|error| Failure::Write {
+            path: path.clone(),
+            error: std::io::Error::other(error),
+        })?;
+        crate::page::write(path, &[Run::new("", value)], None)?;
     }
     if let Some(path) = &flags.hgrm {
         let failure = |error| Failure::Write { path: path.clone(), error };

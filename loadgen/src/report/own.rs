@@ -8,7 +8,7 @@ use crate::driver::Means;
 use crate::run::Footing;
 
 /// The load generator's own footprint.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct Own {
     /// Resident memory with all connections open, bytes.
     pub(crate) rss_bytes: u64,

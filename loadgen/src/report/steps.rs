@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::table::duration;
+use super::words::duration;
 use crate::plan::Schedule;
 use crate::steps::Steps;
 use crate::verify::Missed;
 
 /// One step of `steps`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub(crate) struct Step {
     /// After the beginning of measuring, s.
     pub(crate) from_s: f64,

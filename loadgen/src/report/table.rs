@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::words::{bytes, duration};
 use super::{Deflate, Report, books, conduct, steps};
 use crate::verify::Faults;
 
@@ -250,27 +251,6 @@ fn cost(out: &mut String, report: &Report) {
     if report.deliveries.window_messages > 0 {
         let messages = report.deliveries.window_messages as f64;
         let _ = writeln!(out, "loadgen       {:.0} ns per delivery", cpu_ns as f64 / messages);
-    }
-}
-
-/// Three digits or so, and a unit.
-pub(crate) fn duration(ns: u64) -> String {
-    let value = ns as f64;
-    match ns {
-        0..1_000 => format!("{ns} ns"),
-        1_000..1_000_000 => format!("{:.1} µs", value / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} ms", value / 1e6),
-        _ => format!("{:.3} s", value / 1e9),
-    }
-}
-
-pub(super) fn bytes(count: u64) -> String {
-    let value = count as f64;
-    match count {
-        0..1_000 => format!("{count} B"),
-        1_000..1_000_000 => format!("{:.1} kB", value / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
-        _ => format!("{:.2} GB", value / 1e9),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod lives;
 mod outcome;
+mod seconds;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,7 @@ use crate::judge::Judge;
 use crate::plan::{Role, WorkerPlan};
 use crate::shared::{Phase, Progress, Shared};
 use crate::source::{NEVER, Source, masks};
+use crate::timeline::Cutter;
 use crate::usage::{Usage, UsageWindow};
 
 /// Why a thread gave up.
@@ -66,6 +68,7 @@ pub(crate) struct Worker {
     catch_up_due_ns: u64,
     look_due_ns: u64,
     usage: UsageWindow,
+    cutter: Cutter,
     outcome: Outcome,
 }
 
@@ -79,6 +82,7 @@ impl Worker {
         shared: Arc<Shared>,
         judge: Judge,
         sources: Vec<Box<dyn Source>>,
+        cutter: Cutter,
     ) -> Result<Self, WorkerError> {
         if let Some(cpu) = plan.cpu {
             crate::usage::stay_on(cpu).map_err(|error| WorkerError::Affinity { cpu, error })?;
@@ -123,6 +127,7 @@ impl Worker {
             silence_end_ns: 0,
             look_due_ns: 0,
             usage: UsageWindow::default(),
+            cutter,
             outcome: Outcome::new(judge),
             shared,
             plan,
@@ -154,6 +159,9 @@ impl Worker {
             self.ring.reap(&mut completions)?;
             for completion in completions.drain(..) {
                 let now = now_ns();
+                if now >= self.cutter.due_ns() {
+                    self.tell(now);
+                }
                 self.complete(completion, now)?;
                 if now >= self.publish_due_ns {
                     self.publish(now)?;
@@ -190,7 +198,10 @@ impl Worker {
 
     /// What is looked at now and then: the phase of the run, the measured window, what is left.
     fn look(&mut self, now: u64) -> Result<(), WorkerError> {
-        self.look_due_ns = now + LOOK_NS;
+        if now >= self.cutter.due_ns() {
+            self.tell(now);
+        }
+        self.look_due_ns = (now + LOOK_NS).min(self.cutter.due_ns());
         let phase = self.shared.phase();
         if phase != self.phase {
             self.phase = phase;
@@ -224,6 +235,7 @@ impl Worker {
         let start_ns = begin_ns + self.plan.warmup_ns;
         self.outcome.judge.begin(begin_ns, start_ns..self.shared.end_ns());
         self.look_due_ns = self.look_due_ns.min(start_ns);
+        self.cutter.begin(self.shared.start_ns());
         self.publish_due_ns = 0;
         self.published_ns = begin_ns;
         for client in &mut self.clients {
@@ -344,6 +356,7 @@ impl Worker {
         for source in &self.sources {
             self.outcome.tally.merge(&source.tally(now));
         }
+        self.tell_last(now);
         self.show_progress();
         self.outcome.usage = Usage { publishes: !self.sources.is_empty(), ..self.usage.usage() };
         self.outcome.window_messages = self.usage.messages();

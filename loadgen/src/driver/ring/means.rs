@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Completion, Ring, RingError, Sizes, SocketId, build};
 
 /// Which of the kernel's means a ring uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub(crate) struct Means {
     /// Completions are worked on when they are asked for (SINGLE_ISSUER and DEFER_TASKRUN, 6.1).
     pub(crate) deferred: bool,
