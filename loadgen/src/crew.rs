@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::books::{BooksPlan, Follower};
+use crate::dial;
 use crate::driver::{Sources, file_limit_raise};
 use crate::failure::Failure;
 use crate::flags::RunFlags;
@@ -51,10 +52,11 @@ impl Crew<'_> {
     /// # Errors
     /// [`Failure`].
     pub(crate) fn run(
-        self,
+        mut self,
         sources: impl FnOnce(&Arc<Shared>) -> Vec<Box<dyn Source>>,
         identify: impl Fn() -> Identify,
     ) -> Result<Report, Failure> {
+        dial::complete(&mut self.groups, &self.clients, &self.flags.dial)?;
         let shares = share(&self.clients, self.threads()?);
         let threads = shares.len();
         let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;

@@ -2,12 +2,15 @@
 //!
 //! Knows: names, defaults, help. Must not know: what is done with them.
 
+mod dial;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::dial::{DialFlags, PublisherFlags};
 use crate::targets::Target;
 
 /// Load generator for WebSocket push servers.
@@ -76,6 +79,8 @@ pub(crate) struct RunFlags {
     /// For masks, churn, handshake keys and generated data
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) dial: DialFlags,
 }
 
 /// `loadgen fanout`.
@@ -85,8 +90,8 @@ pub(crate) struct FanoutFlags {
     /// the connection's number: with topics=bench,own.{n} no two have the same interest
     #[arg(long, default_value = "ws://127.0.0.1:9001/raw/bench")]
     pub(crate) url: Target,
-    /// Where publishers connect
-    #[arg(long, default_value = "ws://127.0.0.1:9003/publish/bench")]
+    /// Where publishers connect; with http:// or https:// each publication is a POST
+    #[arg(long, default_value = "ws://127.0.0.1:9003/publish/bench", value_parser = Target::of_publications)]
     pub(crate) publish_url: Target,
     /// Connections that receive everything
     #[arg(long, default_value_t = 1000, value_name = "N")]
@@ -118,6 +123,8 @@ pub(crate) struct FanoutFlags {
     /// Further connections that subscribe and never read; not checked
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) stalled: u32,
+    #[command(flatten)]
+    pub(crate) publisher: PublisherFlags,
     #[command(flatten)]
     pub(crate) run: RunFlags,
 }
@@ -325,5 +332,9 @@ Examples:
   loadgen replay spot/*.gz usdm/*.gz --subscribers 5000 --deflate
   loadgen connect --connections 15000 --hold 60s --pid $(pidof uringcast)
   loadgen fanout --url 'ws://127.0.0.1:9001/ws?topics=bench' --outstanding 4
+Other servers (more in README.md):
+  loadgen fanout --url wss://host/sub --ca ca.pem --publish-url http://host:8080/pub --publishers 4
+  loadgen fanout --url wss://host/ --header 'Authorization: Bearer T' --send '{\"subscribe\":\"bench\"}' \
+      --publish-url wss://host/ --template '{\"channel\":\"bench\",\"data\":%s}'
 
 Exit codes: 0 nothing lost, 1 something lost or failed, 2 wrong use.";

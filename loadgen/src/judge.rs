@@ -10,7 +10,7 @@ use crate::recognizer::{Recognized, Recognizer};
 use crate::record::Recorder;
 use crate::report::Slowness;
 use crate::spread::Spread;
-use crate::stamp::Finder;
+use crate::stamp::{Finder, Stamp};
 use crate::verify::{Ledger, StreamKind, Verdict};
 
 /// One thread's judge.
@@ -29,10 +29,15 @@ pub(crate) struct Judge {
     pub(crate) slowness: Slowness,
     /// The first error that the server announced in JSON.
     pub(crate) first_error: Option<String>,
+    /// The first message without a stamp, see [`Counts::unrecognised`].
+    pub(crate) first_unrecognised: Option<String>,
 }
 
 /// How a payload is recognised.
 pub(crate) enum Identify {
+    /// By its stamps, in whatever a server of others makes of them: several in a message, or none
+    /// in what it says besides.
+    Foreign(Finder),
     /// By nothing: idle connections.
     Nothing,
     /// By what was recorded and published.
@@ -56,6 +61,9 @@ pub(crate) struct Counts {
     pub(crate) gaps_announced: u64,
     /// Errors that the server announced.
     pub(crate) errors_announced: u64,
+    /// Messages to subscribers of a server of others in which, once publishing had begun, no stamp
+    /// was found: its own words, or payloads in a form that hides it.
+    pub(crate) unrecognised: u64,
 }
 
 impl Counts {
@@ -67,6 +75,7 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.gaps_announced += other.gaps_announced;
         self.errors_announced += other.errors_announced;
+        self.unrecognised += other.unrecognised;
     }
 }
 
@@ -88,6 +97,7 @@ impl Judge {
             follower: None,
             slowness: Slowness::default(),
             first_error: None,
+            first_unrecognised: None,
         }
     }
 
@@ -122,15 +132,44 @@ impl Judge {
                     Recognized::Unknown => return self.other(connection, payload),
                 }
             }
+            Identify::Foreign(_) => return self.foreign(connection, payload, counted, now_ns),
             Identify::Nothing => return self.aside(payload),
         };
-        let (stream, number, intended_ns, sent_ns) = found;
-        self.counts.messages += 1;
         self.counts.payload_bytes += payload.len() as u64;
         if self.payload_bytes.is_some_and(|bytes| bytes != payload.len()) {
+            self.counts.messages += 1;
             self.ledger.faults.damaged += 1;
             return;
         }
+        self.publication(connection, found, counted, now_ns);
+    }
+
+    /// Whatever a server of others sends: each stamp in it is a delivery.
+    fn foreign(&mut self, connection: u32, payload: &[u8], counted: bool, now_ns: u64) {
+        let Identify::Foreign(finder) = &self.identify else { return };
+        let mut finder = *finder;
+        let stamps = finder.each(payload, |stamp| {
+            let Stamp { stream, number, intended_ns, sent_ns } = stamp;
+            self.publication(connection, (stream, number, intended_ns, sent_ns), counted, now_ns);
+        });
+        self.identify = Identify::Foreign(finder);
+        match stamps {
+            0 => self.unrecognised(payload),
+            _ => self.counts.payload_bytes += payload.len() as u64,
+        }
+    }
+
+    /// A publication, by stream, number, intended time and time of sending, has been delivered.
+    #[inline]
+    fn publication(
+        &mut self,
+        connection: u32,
+        found: (u16, u64, u64, u64),
+        counted: bool,
+        now_ns: u64,
+    ) {
+        let (stream, number, intended_ns, sent_ns) = found;
+        self.counts.messages += 1;
         let expected = match (&self.seen, counted) {
             (Some(_), true) => self.ledger.expected(connection, stream),
             _ => None,
@@ -247,6 +286,19 @@ impl Judge {
         }
     }
 
+    /// No stamp in it. What comes before anything is published greets or confirms.
+    #[cold]
+    fn unrecognised(&mut self, payload: &[u8]) {
+        if self.recorder.window_ns.start == 0 {
+            self.counts.control_messages += 1;
+            return;
+        }
+        self.counts.unrecognised += 1;
+        let shown = &payload[..payload.len().min(SHOWN_BYTES_MAX)];
+        let text = || String::from_utf8_lossy(shown).escape_debug().to_string();
+        self.first_unrecognised.get_or_insert_with(text);
+    }
+
     /// Not a publication: the JSON protocol's own words, or damage.
     #[cold]
     fn other(&mut self, connection: u32, payload: &[u8]) {
@@ -317,6 +369,8 @@ impl Seen {
     }
 }
 
+/// Of a message that is shown, bytes.
+const SHOWN_BYTES_MAX: usize = 100;
 /// More publications are never outstanding (--outstanding goes to 100,000).
 const SEEN_MAX: u64 = 1 << 20;
 

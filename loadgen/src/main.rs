@@ -1,27 +1,34 @@
 //! `loadgen`: a load generator for WebSocket push servers that checks what it receives.
 //!
 //! Knows: the order of things. Must not know: details; see each module's first lines. What is
-//! planned ([`plan`]), sent ([`source`], [`stamp`]), received ([`worker`], [`client`],
+//! planned ([`plan`], [`dial`]), sent ([`source`], [`stamp`], [`payload`]), received ([`worker`], [`client`],
 //! [`frames`], [`inflate`]), checked ([`judge`], [`verify`], [`books`]), measured ([`record`], [`spread`]) and
 //! told ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`]
 //! clocks.
 
 mod agenda;
+mod answers;
 mod audience;
 mod books;
 mod client;
 mod clock;
 mod connect;
 mod crew;
+mod dial;
 mod driver;
+mod escapes;
 mod failure;
 mod fanout;
 mod flags;
 mod frames;
 mod inflate;
 mod judge;
+mod layers;
 mod machine;
+mod marker;
+mod payload;
 mod plan;
+mod post;
 mod recognizer;
 mod record;
 mod recorded;
@@ -35,7 +42,9 @@ mod spread;
 mod stamp;
 mod synth;
 mod targets;
+mod template;
 mod ticks;
+mod tls;
 mod usage;
 mod verify;
 mod worker;

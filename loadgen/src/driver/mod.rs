@@ -7,4 +7,4 @@ mod ring;
 mod sockets;
 
 pub(crate) use ring::{Chunk, Completion, Interrupts, Ring, RingError, SocketId};
-pub(crate) use sockets::{Sources, file_limit_raise, open, receive_buffer_bytes};
+pub(crate) use sockets::{Sources, file_limit_raise, open, receive_buffer_bytes, wait_connected};

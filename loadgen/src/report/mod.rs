@@ -4,6 +4,7 @@
 
 mod books;
 mod deflate;
+mod foreign;
 mod hgrm;
 mod table;
 
@@ -21,6 +22,7 @@ use crate::flags::RunFlags;
 use crate::judge::Counts;
 use crate::machine::Machine;
 use crate::plan::{ClientPlan, Role};
+use crate::post::Posts;
 use crate::record::{Recorder, histogram};
 use crate::run::{Finished, Timing};
 use crate::server_process::ServerUsage;
@@ -43,6 +45,8 @@ pub(crate) struct Report {
     pub(crate) connections: Connections,
     /// What the publishers sent.
     pub(crate) published: Tally,
+    /// How their requests were answered, if they publish by HTTP.
+    pub(crate) posts: Option<Posts>,
     pub(crate) deliveries: Deliveries,
     /// With --deflate.
     pub(crate) deflate: Option<Deflate>,
@@ -197,6 +201,7 @@ impl Report {
             machine: Machine::read(),
             connections,
             published: merged.tally,
+            posts: Some(merged.posts).filter(|posts| *posts != Posts::default()),
             deliveries,
             deflate: offers_deflate.then_some(merged.deflate),
             faults: merged.faults,
@@ -218,6 +223,7 @@ impl Report {
             slow_buffer_bytes: merged.slow_buffer_bytes,
         };
         report.judge(finished.incomplete, merged.first_error, timing);
+        report.add_foreign(merged.first_unrecognised);
         report
     }
 
@@ -316,6 +322,8 @@ struct Merged {
     closes: BTreeMap<String, u64>,
     threads: Vec<Usage>,
     first_error: Option<String>,
+    first_unrecognised: Option<String>,
+    posts: Posts,
 }
 
 impl Default for Merged {
@@ -338,6 +346,8 @@ impl Default for Merged {
             closes: BTreeMap::new(),
             threads: Vec::new(),
             first_error: None,
+            first_unrecognised: None,
+            posts: Posts::default(),
         }
     }
 }
@@ -378,6 +388,9 @@ impl Merged {
         }
         self.threads.push(outcome.usage);
         self.first_error = self.first_error.take().or(judge.first_error);
+        let first = judge.first_unrecognised;
+        self.first_unrecognised = self.first_unrecognised.take().or(first);
+        self.posts.merge(&outcome.posts);
     }
 }
 

@@ -110,6 +110,9 @@ fn traffic(out: &mut String, report: &Report) {
         deliveries.window_s,
         deliveries.per_s
     );
+    if let Some(posts) = &report.posts {
+        let _ = writeln!(out, "answers       {}", posts.text());
+    }
     if connections.churning > 0 {
         let _ = writeln!(out, "churn         {} lives begun while running", connections.lives);
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use crate::judge::Judge;
+use crate::post::Posts;
 use crate::record::histogram;
 use crate::report::Deflate;
 use crate::source::Tally;
@@ -18,6 +19,8 @@ pub(crate) struct Outcome {
     pub(crate) judge: Judge,
     /// What was published.
     pub(crate) tally: Tally,
+    /// What became of publications by HTTP.
+    pub(crate) posts: Posts,
     /// Why connections never opened, and how many.
     pub(crate) failures: BTreeMap<String, u64>,
     /// Connections that the server ended, by close code or error, and how many.
@@ -45,6 +48,7 @@ impl Outcome {
         Self {
             judge,
             tally: Tally::default(),
+            posts: Posts::default(),
             failures: BTreeMap::new(),
             closes: BTreeMap::new(),
             handshake: histogram(),
