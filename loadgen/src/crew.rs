@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::flags::RunFlags;
 use crate::judge::{Identify, Judge};
 use crate::plan::{ClientPlan, Group, WorkerPlan, share};
+use crate::ready::Ready;
 use crate::report::Report;
 use crate::run::{Job, Timing, run};
 use crate::shared::Shared;
@@ -76,6 +77,8 @@ impl Crew<'_> {
             if let Some(books) = &self.books {
                 judge.follower = Some(Box::new(Follower::new(books, &judge.ledger, &clients)));
             }
+            let ready = self.flags.dial.ready.as_ref();
+            judge.ready = ready.map(|word| Ready::new(word, clients.len()));
             if self.closed_loop {
                 let steady = clients.iter().filter(|client| client.is_steady()).count();
                 judge.watch_seen(steady as u32);

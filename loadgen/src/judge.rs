@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::books::{Follower, Sort, words};
+use crate::ready::Ready;
 use crate::recognizer::{Recognized, Recognizer};
 use crate::record::Recorder;
 use crate::report::Slowness;
@@ -27,6 +28,8 @@ pub(crate) struct Judge {
     pub(crate) follower: Option<Box<Follower>>,
     /// What slow subscribers saw.
     pub(crate) slowness: Slowness,
+    /// With --ready.
+    pub(crate) ready: Option<Ready>,
     /// The first error that the server announced in JSON.
     pub(crate) first_error: Option<String>,
     /// The first message without a stamp, see [`Counts::unrecognised`].
@@ -96,6 +99,7 @@ impl Judge {
             seen: None,
             follower: None,
             slowness: Slowness::default(),
+            ready: None,
             first_error: None,
             first_unrecognised: None,
         }
@@ -133,7 +137,7 @@ impl Judge {
                 }
             }
             Identify::Foreign(_) => return self.foreign(connection, payload, counted, now_ns),
-            Identify::Nothing => return self.aside(payload),
+            Identify::Nothing => return self.aside(connection, payload),
         };
         self.counts.payload_bytes += payload.len() as u64;
         if self.payload_bytes.is_some_and(|bytes| bytes != payload.len()) {
@@ -154,7 +158,7 @@ impl Judge {
         });
         self.identify = Identify::Foreign(finder);
         match stamps {
-            0 => self.unrecognised(payload),
+            0 => self.unrecognised(connection, payload),
             _ => self.counts.payload_bytes += payload.len() as u64,
         }
     }
@@ -223,16 +227,35 @@ impl Judge {
         if let Some(follower) = &mut self.follower {
             follower.left(connection);
         }
+        if let Some(ready) = &mut self.ready {
+            ready.end(connection);
+        }
+    }
+
+    /// The connection has said what it says at first.
+    pub(crate) fn greeted(&mut self, connection: u32) {
+        if let Some(ready) = &mut self.ready {
+            ready.begin(connection);
+        }
+    }
+
+    /// Words of the server's own: perhaps those that were waited for.
+    fn hear(&mut self, connection: u32, payload: &[u8]) {
+        if let Some(ready) = &mut self.ready {
+            ready.hear(connection, payload);
+        }
     }
 
     /// Subscriptions without an answer.
     pub(crate) fn unanswered(&self) -> u64 {
         self.follower.as_ref().map_or(0, |follower| follower.unanswered())
+            + self.ready.as_ref().map_or(0, Ready::waiting)
     }
 
     /// The connection's subscription is without an answer.
     pub(crate) fn is_unanswered(&self, connection: u32) -> bool {
         self.follower.as_ref().is_some_and(|follower| follower.is_unanswered(connection))
+            || self.ready.as_ref().is_some_and(|ready| ready.is_waiting(connection))
     }
 
     /// Connections that come back go on where they were.
@@ -263,7 +286,8 @@ impl Judge {
     }
 
     /// A message to a connection that subscribes to nothing: a publisher's acknowledgements.
-    pub(crate) fn aside(&mut self, payload: &[u8]) {
+    pub(crate) fn aside(&mut self, connection: u32, payload: &[u8]) {
+        self.hear(connection, payload);
         if payload.starts_with(b"{\"op\":\"") {
             self.other(0, payload);
         } else {
@@ -288,7 +312,8 @@ impl Judge {
 
     /// No stamp in it. What comes before anything is published greets or confirms.
     #[cold]
-    fn unrecognised(&mut self, payload: &[u8]) {
+    fn unrecognised(&mut self, connection: u32, payload: &[u8]) {
+        self.hear(connection, payload);
         if self.recorder.window_ns.start == 0 {
             self.counts.control_messages += 1;
             return;
@@ -308,6 +333,7 @@ impl Judge {
             return;
         }
         self.counts.control_messages += 1;
+        self.hear(connection, payload);
         self.counts.gaps_announced += u64::from(payload.starts_with(b"{\"op\":\"gap\""));
         if let Some(follower) = &mut self.follower
             && let Some(word) = words::read(payload)

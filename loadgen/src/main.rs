@@ -29,6 +29,7 @@ mod marker;
 mod payload;
 mod plan;
 mod post;
+mod ready;
 mod recognizer;
 mod record;
 mod recorded;

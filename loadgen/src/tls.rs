@@ -8,11 +8,12 @@ use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -47,7 +48,7 @@ pub(crate) enum TrustError {
 pub(crate) enum Trust<'a> {
     /// Everybody's.
     Anyone,
-    /// Those that the certificates in this file have signed, or are.
+    /// Those that certificates in this file have signed, or are.
     File(&'a Path),
     /// Those that the system trusts.
     System,
@@ -65,7 +66,10 @@ pub(crate) fn config(trust: Trust<'_>) -> Result<Arc<ClientConfig>, TrustError> 
         Trust::Anyone => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone { provider }))
         }
-        Trust::File(path) => builder.with_root_certificates(roots_of(path)?),
+        Trust::File(path) => {
+            let known = Known::read(path, provider)?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(known))
+        }
         Trust::System => builder.with_root_certificates(roots_of_the_system()?),
     };
     let mut config = builder.with_no_client_auth();
@@ -73,21 +77,6 @@ pub(crate) fn config(trust: Trust<'_>) -> Result<Arc<ClientConfig>, TrustError> 
     // Servers that know HTTP/2 would else be free to speak it.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-fn roots_of(path: &Path) -> Result<RootCertStore, TrustError> {
-    let failure = |reason: String| TrustError::File { path: path.to_owned(), reason };
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| failure(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| failure(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failure(error.to_string()))?;
-    }
-    match roots.is_empty() {
-        true => Err(TrustError::Empty { path: path.to_owned() }),
-        false => Ok(roots),
-    }
 }
 
 fn roots_of_the_system() -> Result<RootCertStore, TrustError> {
@@ -166,6 +155,74 @@ impl Tls {
     /// The handshake is not over.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+}
+
+/// Believes whom the certificates of a file vouch for, and those who bear one of them: a server that
+/// signed its own has nobody else, and by what openssl writes unasked it may sign others' too, which is
+/// why the usual rules refuse it.
+#[derive(Debug)]
+struct Known {
+    own: Vec<CertificateDer<'static>>,
+    others: Arc<WebPkiServerVerifier>,
+}
+
+impl Known {
+    fn read(path: &Path, provider: Arc<CryptoProvider>) -> Result<Self, TrustError> {
+        let failure = |reason: String| TrustError::File { path: path.to_owned(), reason };
+        let own: Result<Vec<_>, _> =
+            CertificateDer::pem_file_iter(path).and_then(|certificates| certificates.collect());
+        let own = own.map_err(|error| failure(error.to_string()))?;
+        if own.is_empty() {
+            return Err(TrustError::Empty { path: path.to_owned() });
+        }
+        let mut roots = RootCertStore::empty();
+        for certificate in &own {
+            roots.add(certificate.clone()).map_err(|error| failure(error.to_string()))?;
+        }
+        let others = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| failure(error.to_string()))?;
+        Ok(Self { own, others })
+    }
+}
+
+impl ServerCertVerifier for Known {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.own.contains(end_entity) {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.others.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.others.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.others.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.others.supported_verify_schemes()
     }
 }
 

@@ -1,7 +1,8 @@
 """A server on Python's websockets, over TLS: whatever anybody sends, everybody gets.
 
-Usage: broadcast_tls.py CERTIFICATE KEY. Prints its port. Knows: websockets, ssl. Must not know: what
-the messages are.
+Usage: broadcast_tls.py CERTIFICATE KEY. Prints its port.
+
+Knows: websockets, ssl. Must not know: what the messages are.
 """
 
 import asyncio

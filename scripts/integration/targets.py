@@ -1,4 +1,4 @@
-"""Push servers of others, for the load generator to run against: started on free ports, and stopped.
+"""Push servers of others for the load generator to run against: started on free ports, and stopped.
 
 Knows: their command lines and configurations. Must not know: what the load generator does.
 """
@@ -23,7 +23,7 @@ TUNGSTENITE = Path(
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 STOP_S = 10
 
-# As in Nchan's documentation (https://nchan.io), with a small bound on requests over one connection.
+# As in Nchan's documentation (https://nchan.io), with few requests over one connection.
 NCHAN = """
 load_module {module};
 daemon off;
@@ -39,7 +39,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    keepalive_requests 100;
+    keepalive_requests 30;
     server {{
         listen 127.0.0.1:{port};
         listen 127.0.0.1:{tls_port} ssl;
@@ -159,7 +159,9 @@ class Target:
 
 def nchan(certificate, key):
     """Debian's nginx with its module; `tls_port` is the same over TLS."""
-    assert NCHAN_MODULE.exists(), "libnginx-mod-nchan is missing: `scripts/test prepare` installs it"
+    assert NCHAN_MODULE.exists(), (
+        "libnginx-mod-nchan is missing: `scripts/test prepare` installs it"
+    )
     port, tls_port = free_ports(2)
     server = Target(
         *("nginx", "-e", "stderr", "-p", "FOLDER", "-c", "FOLDER/config"),

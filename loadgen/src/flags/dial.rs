@@ -32,6 +32,10 @@ pub(crate) struct DialFlags {
     pub(crate) subprotocol: Vec<String>,
     #[command(flatten)]
     pub(crate) sends: Sends<false>,
+    /// Subscribers have subscribed when a message with this in it has come; publishing waits for all of
+    /// them. Without it publishing begins 0.2 s after the last one is connected
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) ready: Option<String>,
 }
 
 /// How `fanout` publishes.

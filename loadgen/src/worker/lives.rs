@@ -264,6 +264,9 @@ impl Worker {
             self.queue(socket, &frames)?;
         }
         let client = &self.clients[socket.slot as usize];
+        if !matches!(client.role, Role::Publisher(_) | Role::Stalled) {
+            self.outcome.judge.greeted(socket.slot);
+        }
         self.outcome.deflate.offered += u64::from(client.offer(self.plan.deflate).is_some());
         self.outcome.deflate.agreed += u64::from(client.frames.allows_deflate());
         let (checked, churns) = (client.is_checked(), client.churns());
@@ -410,9 +413,12 @@ impl Worker {
             return self.reopen(socket);
         }
         let client = &mut self.clients[socket.slot as usize];
-        let state = std::mem::replace(&mut client.state, State::Ended);
-        match state {
-            State::Waiting | State::Ended => return Ok(()),
+        if matches!(client.state, State::Waiting | State::Ended) {
+            // It may wait for its next life: the end of a receive that was cancelled is not its own.
+            return Ok(());
+        }
+        match std::mem::replace(&mut client.state, State::Ended) {
+            State::Waiting | State::Ended => {}
             State::Handshaking { .. } => {
                 self.handshaking -= 1;
                 self.fail(socket.slot, reason);
@@ -493,13 +499,13 @@ fn feed(
             Frame::Message { payload, .. } if checked => {
                 judge.message(connection, payload, counted, now);
             }
-            Frame::Message { payload, .. } => judge.aside(payload),
+            Frame::Message { payload, .. } => judge.aside(connection, payload),
             Frame::Deflated(compressed) => {
                 let payload = inflater.inflate(compressed)?;
                 if checked {
                     judge.message(connection, payload, counted, now);
                 } else {
-                    judge.aside(payload);
+                    judge.aside(connection, payload);
                 }
             }
             Frame::Ping(payload) => write_pong(&mut answer, payload, Some(PONG_MASK)),

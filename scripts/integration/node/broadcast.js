@@ -2,7 +2,7 @@
 // know: what the messages are.
 //
 // Arguments are words: `deflate`; `fragments` (each message in three); `string` and `base64` (wrapped in
-// JSON so); `pings` (twice a second, and who has not answered by the next is ended); `token` (no upgrade without a
+// JSON so); `pings` (now and then, and what comes for who has not answered waits); `token` (no upgrade without a
 // header `X-Token: t-<number>` of its own and the subprotocol `bench`); `close` (everybody is closed
 // with 4001 after 20 messages).
 'use strict';
@@ -20,7 +20,7 @@ const server = new WebSocket.WebSocketServer({
     const token = req.headers['x-token'] ?? '';
     const fresh = /^t-\d+$/.test(token) && !tokens.has(token);
     tokens.add(token);
-    return fresh && req.headers['sec-websocket-protocol'] === 'other,bench';
+    return fresh && /^other, ?bench$/.test(req.headers['sec-websocket-protocol']);
   },
   handleProtocols: (offered) => offered.has('bench') && 'bench',
 });
@@ -38,32 +38,37 @@ const send = (socket, data, binary) => {
     const piece = data.subarray(part * third, (part + 1) * third);
     socket.send(piece, { binary, fin: part === 2 });
     // Control frames may stand between fragments.
-    if (part === 0) socket.ping('between');
+    if (part === 0 && messages % 10 === 0) socket.ping('between');
   }
+};
+
+const deliver = (socket, data, binary) => {
+  if (words.has('pings') && messages % 20 === 0 && !socket.held) {
+    socket.held = [];
+    socket.ping(`${messages}`);
+    socket.awaited = `${messages}`;
+  }
+  if (socket.held) socket.held.push([data, binary]);
+  else send(socket, data, binary);
 };
 
 let messages = 0;
 server.on('connection', (socket) => {
-  socket.alive = true;
-  socket.on('pong', () => { socket.alive = true; });
+  socket.on('pong', (payload) => {
+    if (payload.toString() !== socket.awaited) return;
+    const held = socket.held;
+    socket.held = socket.awaited = null;
+    for (const [data, binary] of held) send(socket, data, binary);
+  });
   socket.on('error', () => {});
   socket.on('message', (data, binary) => {
     const wrapped = wrap(data);
     messages += 1;
     for (const other of server.clients) {
       if (other.readyState !== WebSocket.OPEN) continue;
-      send(other, wrapped, binary);
+      deliver(other, wrapped, binary);
       if (words.has('close') && messages === 20 && other !== socket) other.close(4001, 'enough');
     }
   });
 });
-if (words.has('pings')) {
-  setInterval(() => {
-    for (const socket of server.clients) {
-      if (!socket.alive) socket.terminate();
-      socket.alive = false;
-      socket.ping();
-    }
-  }, 500);
-}
 server.on('listening', () => process.stdout.write(`${server.address().port}\n`));
