@@ -34,6 +34,8 @@ pub(crate) struct Judge {
     pub(crate) first_error: Option<String>,
     /// The first message without a stamp, see [`Counts::unrecognised`].
     pub(crate) first_unrecognised: Option<String>,
+    /// The beginning of the last message to a connection that subscribes to nothing.
+    pub(crate) last_aside: Vec<u8>,
 }
 
 /// How a payload is recognised.
@@ -102,6 +104,7 @@ impl Judge {
             ready: None,
             first_error: None,
             first_unrecognised: None,
+            last_aside: Vec::new(),
         }
     }
 
@@ -288,6 +291,8 @@ impl Judge {
     /// A message to a connection that subscribes to nothing: a publisher's acknowledgements.
     pub(crate) fn aside(&mut self, connection: u32, payload: &[u8]) {
         self.hear(connection, payload);
+        self.last_aside.clear();
+        self.last_aside.extend_from_slice(shown(payload));
         if payload.starts_with(b"{\"op\":\"") {
             self.other(0, payload);
         } else {
@@ -319,8 +324,7 @@ impl Judge {
             return;
         }
         self.counts.unrecognised += 1;
-        let shown = &payload[..payload.len().min(SHOWN_BYTES_MAX)];
-        let text = || String::from_utf8_lossy(shown).escape_debug().to_string();
+        let text = || String::from_utf8_lossy(shown(payload)).escape_debug().to_string();
         self.first_unrecognised.get_or_insert_with(text);
     }
 
@@ -348,6 +352,11 @@ impl Judge {
             self.first_error.get_or_insert_with(text);
         }
     }
+}
+
+/// As much of a message as is told.
+fn shown(payload: &[u8]) -> &[u8] {
+    &payload[..payload.len().min(SHOWN_BYTES_MAX)]
 }
 
 /// In a closed loop: how many subscribers have got each publication that not all have.

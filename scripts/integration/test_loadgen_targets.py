@@ -228,6 +228,18 @@ def test_nats(fanout, flags):
         assert report["clean"] is True and report["deliveries"]["messages"] == 10_000 * 5
 
 
+def test_what_a_publisher_is_told_is_shown_when_nothing_comes(fanout):
+    with targets.nats() as server:
+        _, out = fanout(
+            server.url("ws"),
+            server.url("ws"),
+            *("--send-binary", CONNECT + SUBSCRIBE, "--ready", "PONG", "--grace", "200ms"),
+            *("--publish-send-binary", CONNECT, "--template", r"PUBLISH bench %b\r\n%s\r\n"),
+            expect=1,
+        )
+    assert "a publisher was told last: -ERR" in out
+
+
 # TLS.
 
 

@@ -14,44 +14,42 @@ use crate::template::Template;
 
 /// What all commands share.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Any server")]
 pub(crate) struct DialFlags {
     /// wss:// and https://: the certificates to trust, a CA's or the server's own, as PEM [default: those
     /// that the system trusts]
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) ca: Option<PathBuf>,
     /// wss:// and https://: take any certificate
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub(crate) insecure: bool,
     /// A header field to send with the upgrade; repeatable. In its value, as in URLs and in what --send
     /// sends, the letter n in braces stands for the connection's number
-    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    #[arg(long, help_heading = HEADING, value_name = "NAME: VALUE", value_parser = header)]
     pub(crate) header: Vec<Header>,
     /// Subprotocols to offer, in order of preference
-    #[arg(long, value_delimiter = ',', value_name = "NAME,…", value_parser = token)]
+    #[arg(long, help_heading = HEADING, value_delimiter = ',', value_name = "NAME,…", value_parser = token)]
     pub(crate) subprotocol: Vec<String>,
     #[command(flatten)]
     pub(crate) sends: Sends<false>,
     /// Subscribers have subscribed when a message with this in it has come; publishing waits for all of
     /// them. Without it publishing begins 0.2 s after the last one is connected
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, help_heading = HEADING, value_name = "TEXT")]
     pub(crate) ready: Option<String>,
 }
 
 /// How `fanout` publishes.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Any server")]
 pub(crate) struct PublisherFlags {
     /// What to send for each publication: %s is the stamped payload of --size bytes, %j the same as a
     /// string of JSON, %b its length, %% a percent sign; \r \n \t \0 \\ \xHH as in C
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, help_heading = HEADING, value_name = "TEXT")]
     pub(crate) template: Option<Template>,
     /// http:// publishing: how many requests of a publisher may be without an answer; over 1 they are
     /// pipelined
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, help_heading = HEADING, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) pipeline: u16,
     /// A header field of publishers, in place of those of --header; repeatable
-    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    #[arg(long, help_heading = HEADING, value_name = "NAME: VALUE", value_parser = header)]
     pub(crate) publish_header: Vec<Header>,
     #[command(flatten)]
     pub(crate) sends: Sends<true>,
@@ -91,7 +89,12 @@ impl<const BY_PUBLISHERS: bool> Sends<BY_PUBLISHERS> {
 impl<const BY_PUBLISHERS: bool> Args for Sends<BY_PUBLISHERS> {
     fn augment_args(command: Command) -> Command {
         let arg = |(name, help): (&'static str, &'static str)| {
-            Arg::new(name).long(name).value_name("TEXT").action(ArgAction::Append).help(help)
+            Arg::new(name)
+                .long(name)
+                .value_name("TEXT")
+                .action(ArgAction::Append)
+                .help(help)
+                .help_heading(HEADING)
         };
         command.args(Self::FLAGS.map(arg))
     }
@@ -155,6 +158,8 @@ fn token(text: &str) -> Result<String, String> {
     }
 }
 
+/// Where the help puts them.
+const HEADING: &str = "Any server";
 /// Fields that are not to be chosen.
 const OWN: [&str; 7] = [
     "Connection",

@@ -8,7 +8,12 @@ use crate::post::Posts;
 impl Report {
     /// Adds it to a report that has been judged. Messages without a stamp are a server's own words as
     /// long as nothing is missing; else they may well be what is.
-    pub(super) fn add_foreign(&mut self, first_unrecognised: Option<String>) {
+    /// What publishers were told last may say why nothing came.
+    pub(super) fn add_foreign(
+        &mut self,
+        first_unrecognised: Option<String>,
+        last_to_publishers: &[u8],
+    ) {
         let mut wrong = self.posts.as_ref().map(Posts::wrong).unwrap_or_default();
         let counts = &self.deliveries.counts;
         let mut note = None;
@@ -27,6 +32,10 @@ impl Report {
         self.clean &= wrong.is_empty();
         self.notes.splice(first..first, wrong);
         self.notes.extend(note);
+        if !self.clean && !last_to_publishers.is_empty() {
+            let text = String::from_utf8_lossy(last_to_publishers);
+            self.notes.push(format!("a publisher was told last: {}", text.escape_debug()));
+        }
     }
 }
 

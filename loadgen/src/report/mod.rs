@@ -223,7 +223,7 @@ impl Report {
             slow_buffer_bytes: merged.slow_buffer_bytes,
         };
         report.judge(finished.incomplete, merged.first_error, timing);
-        report.add_foreign(merged.first_unrecognised);
+        report.add_foreign(merged.first_unrecognised, &merged.last_to_publishers);
         report
     }
 
@@ -323,6 +323,7 @@ struct Merged {
     threads: Vec<Usage>,
     first_error: Option<String>,
     first_unrecognised: Option<String>,
+    last_to_publishers: Vec<u8>,
     posts: Posts,
 }
 
@@ -347,6 +348,7 @@ impl Default for Merged {
             threads: Vec::new(),
             first_error: None,
             first_unrecognised: None,
+            last_to_publishers: Vec::new(),
             posts: Posts::default(),
         }
     }
@@ -390,6 +392,9 @@ impl Merged {
         self.first_error = self.first_error.take().or(judge.first_error);
         let first = judge.first_unrecognised;
         self.first_unrecognised = self.first_unrecognised.take().or(first);
+        if outcome.usage.publishes {
+            self.last_to_publishers = judge.last_aside;
+        }
         self.posts.merge(&outcome.posts);
     }
 }
