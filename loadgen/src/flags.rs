@@ -333,8 +333,8 @@ Examples:
   loadgen connect --connections 15000 --hold 60s --pid $(pidof uringcast)
   loadgen fanout --url 'ws://127.0.0.1:9001/ws?topics=bench' --outstanding 4
 Other servers (more in README.md):
-  loadgen fanout --url wss://host/sub --ca ca.pem --publish-url http://host:8080/pub --publishers 4
-  loadgen fanout --url wss://host/ --header 'Authorization: Bearer T' --send '{\"subscribe\":\"bench\"}' \
-      --publish-url wss://host/ --template '{\"channel\":\"bench\",\"data\":%s}'
+  loadgen fanout --url wss://host/sub --ca ca.pem --publish-url http://host/pub --publishers 4
+  loadgen fanout --url ws://host --send '{\"join\":\"bench\"}' --ready joined \\
+      --publish-url ws://host --template '{\"to\":\"bench\",\"data\":%s}'
 
 Exit codes: 0 nothing lost, 1 something lost or failed, 2 wrong use.";

@@ -268,6 +268,7 @@ def test_tls_connections_that_are_held(python_tls, fanout, certificate):
         python_tls.url("wss"),
         None,
         *("--ca", certificate[0], "--connections", "200", "--hold", "1s"),
+        *("--send", "hello", "--ready", "hello"),
         command="connect",
     )
     assert report["clean"] is True and report["connections"]["idle"] == 200

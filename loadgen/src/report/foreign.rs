@@ -18,13 +18,14 @@ impl Report {
         let counts = &self.deliveries.counts;
         let mut note = None;
         if let Some(first) = first_unrecognised {
-            let text = format!(
-                "{} messages were NOT RECOGNISED: they carry no stamp, or hide it; the first: {first}",
-                counts.unrecognised
-            );
+            let count = counts.unrecognised;
             match self.faults.lost > 0 || counts.messages == 0 {
-                true => wrong.push(text),
-                false => note = Some(text),
+                true => wrong.push(format!(
+                    "{count} messages were NOT RECOGNISED: they carry no stamp, or hide it; the first: {first}"
+                )),
+                false => {
+                    note = Some(format!("{count} messages carried no stamp; the first: {first}"));
+                }
             }
         }
         // What was lost stays first.

@@ -247,7 +247,11 @@ impl Worker {
 
     /// Sends whatever is due, and computes when to come again.
     fn publish(&mut self, now: u64) -> Result<(), WorkerError> {
-        if self.publish_due_ns > now || self.phase != Phase::Running {
+        if self.phase != Phase::Running {
+            // Else the thread would turn without a pause, before everyone else, until it begins.
+            self.publish_due_ns = NEVER;
+        }
+        if self.publish_due_ns > now {
             return Ok(());
         }
         let mut due_ns = NEVER;
