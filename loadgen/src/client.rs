@@ -3,11 +3,11 @@
 //! Knows: its state, what it has yet to send, frames cut by a receive. Must not know: the ring,
 //! other connections, what messages mean.
 
-use uringcast_protocol::client_handshake::write_request;
-use uringcast_protocol::client_handshake::{Ask, ResponseError, encode_key, parse_answer};
+use uringcast_protocol::client_handshake::{ResponseError, encode_key, parse_answer};
 use uringcast_protocol::deflate::Offer;
 
 use crate::frames::Frames;
+use crate::layers::Layers;
 use crate::plan::{Group, Role};
 
 /// Where a connection is in its life.
@@ -52,6 +52,8 @@ pub(crate) struct Client {
     pub(crate) close_code: Option<u16>,
     /// And we have answered it.
     pub(crate) answered: bool,
+    /// TLS or HTTP, if it is not a plain WebSocket.
+    pub(crate) layers: Option<Box<Layers>>,
 }
 
 impl Client {
@@ -71,10 +73,12 @@ impl Client {
             asked: false,
             close_code: None,
             answered: false,
+            layers: None,
         }
     }
 
-    /// A new life of the connection with this number begins: returns the upgrade request.
+    /// A new life of the connection with this number begins: returns the upgrade request, or nothing
+    /// where publications are posted.
     pub(crate) fn begin(
         &mut self,
         group: &Group,
@@ -92,14 +96,13 @@ impl Client {
         self.asked = false;
         self.close_code = None;
         self.answered = false;
-        let mut request = Vec::with_capacity(256);
-        let key = encode_key(nonce);
-        let offer = self.offer(deflate).map(|offer| offer.to_string());
-        let extensions = offer.as_deref().map(|offer| ("Sec-WebSocket-Extensions", offer));
-        let headers = extensions.as_slice();
-        let path = group.path_of(number);
-        let ask = Ask { path: &path, host: &group.host, key: &key, headers, ..Ask::default() };
-        write_request(&mut request, &ask);
+        let mut request = Vec::new();
+        if !group.dial.posts {
+            request.reserve(256);
+            let key = encode_key(nonce);
+            let offer = self.offer(deflate).map(|offer| offer.to_string());
+            group.dial.write_upgrade(group, number, &key, offer.as_deref(), &mut request);
+        }
         request
     }
 
@@ -113,11 +116,13 @@ impl Client {
         bytes: &[u8],
         nonce: [u8; 16],
         deflate: bool,
+        protocols: &[&str],
     ) -> Result<Option<Vec<u8>>, ResponseError> {
         let offer = self.offer(deflate);
         let State::Handshaking { head } = &mut self.state else { return Ok(None) };
         head.extend_from_slice(bytes);
-        let Some(answer) = parse_answer(head, &encode_key(nonce), &[], offer.as_ref())? else {
+        let Some(answer) = parse_answer(head, &encode_key(nonce), protocols, offer.as_ref())?
+        else {
             return Ok(None);
         };
         let rest = head[answer.head_bytes..].to_vec();
@@ -149,6 +154,15 @@ impl Client {
     /// The longest time without a message, until `end_ns`.
     pub(crate) fn silence_ns(&self, end_ns: u64) -> u64 {
         self.silence_ns.max(end_ns.saturating_sub(self.heard_ns))
+    }
+
+    /// What goes over the wire for `plain`.
+    #[inline]
+    pub(crate) fn seal(&mut self, plain: Vec<u8>) -> Vec<u8> {
+        match &mut self.layers {
+            None => plain,
+            Some(layers) => layers.seal(plain),
+        }
     }
 
     /// What is offered, if `deflate` shall be. Compression is for what comes from the server, and

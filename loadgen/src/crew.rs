@@ -8,11 +8,13 @@ use std::sync::Arc;
 use crate::acks::Acks;
 use crate::books::{BooksPlan, Follower};
 use crate::client::Client;
+use crate::dial;
 use crate::driver::{Means, Sources, file_limit_raise};
 use crate::failure::Failure;
 use crate::flags::{KernelTier, RunFlags};
 use crate::judge::{Identify, Judge};
 use crate::plan::{ClientPlan, Group, WorkerPlan, share};
+use crate::ready::Ready;
 use crate::report::{Own, Report};
 use crate::run::{Job, Timing, run};
 use crate::shared::Shared;
@@ -59,10 +61,11 @@ impl Crew<'_> {
     /// # Errors
     /// [`Failure`].
     pub(crate) fn run(
-        self,
+        mut self,
         sources: impl FnOnce(&Arc<Shared>) -> Vec<Box<dyn Source>>,
         identify: impl Fn() -> Identify,
     ) -> Result<Report, Failure> {
+        dial::complete(&mut self.groups, &self.clients, &self.flags.dial)?;
         let means = means(self.flags.kernel.kernel_tier)?;
         let connections_max = self.connections_max(means)?;
         let shares = share(&self.clients, self.threads(means)?);
@@ -88,6 +91,8 @@ impl Crew<'_> {
             if let Some(books) = &self.books {
                 judge.follower = Some(Box::new(Follower::new(books, &judge.ledger, &clients)));
             }
+            let ready = self.flags.dial.ready.as_ref();
+            judge.ready = ready.map(|word| Ready::new(word, clients.len()));
             if self.closed_loop {
                 let steady = clients.iter().filter(|client| client.is_steady()).count();
                 judge.watch_seen(steady as u32);

@@ -8,11 +8,14 @@ use std::time::Duration;
 use uringcast_protocol::Opcode;
 
 use crate::crew::{Crew, churners};
+use crate::dial;
 use crate::failure::Failure;
 use crate::find_max::find;
 use crate::flags::FanoutFlags;
 use crate::judge::Identify;
-use crate::plan::{ClientPlan, Role, Schedule};
+use crate::payload::Payload;
+use crate::plan::{ClientPlan, Group, Role, Schedule};
+use crate::post::PostSource;
 use crate::report::{Report, StepsOf};
 use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
@@ -60,16 +63,19 @@ fn once(flags: &FanoutFlags) -> Result<Report, Failure> {
     let stalled = ClientPlan { role: Role::Stalled, group: SUBSCRIBE };
     clients.extend((0..flags.stalled).map(|_| stalled));
     // A JSON server wraps the payload: only on a raw path is its length known.
-    let payload_bytes = flags.url.path.starts_with("/raw/").then_some(flags.size);
+    let is_raw = is_own(flags) && flags.url.path.starts_with("/raw/");
+    let payload_bytes = is_raw.then_some(flags.size);
     let whole = flags.warmup + duration;
     let publications = match flags.outstanding {
         Some(_) => CLOSED_LOOP_PER_S * whole.as_secs(),
         None => rate.count_before(whole.as_nanos() as u64),
     };
+    let publish =
+        dial::publishing(flags.publish_url.group(None), &flags.publisher, &flags.run.dial);
     let schedule = Schedule { rate, count: None, publishers: u64::from(publishers), publisher: 0 };
     let crew = Crew {
         flags: &flags.run,
-        groups: vec![flags.url.group(Some(0)), flags.publish_url.group(None)],
+        groups: vec![flags.url.group(Some(0)), publish.clone()],
         clients,
         interests: vec![Interest::new(usize::from(publishers), |_| true)],
         streams,
@@ -89,8 +95,13 @@ fn once(flags: &FanoutFlags) -> Result<Report, Failure> {
         steps,
         acks: None,
     };
-    let mut report =
-        crew.run(|shared| sources(flags, schedule, shared), || Identify::Stamp(Finder::default()))?;
+    let mut report = crew.run(
+        |shared| sources(flags, &publish, schedule, shared),
+        || match is_own(flags) {
+            true => Identify::Stamp(Finder::default()),
+            false => Identify::Foreign(Finder::default()),
+        },
+    )?;
     if let Some(steps) = &report.recorder.steps {
         let of = StepsOf {
             schedule: &schedule,
@@ -104,7 +115,21 @@ fn once(flags: &FanoutFlags) -> Result<Report, Failure> {
     Ok(report)
 }
 
-fn sources(flags: &FanoutFlags, schedule: Schedule, shared: &Arc<Shared>) -> Vec<Box<dyn Source>> {
+/// Whether messages are as our server sends them: one publication each, or words of its protocol.
+fn is_own(flags: &FanoutFlags) -> bool {
+    let path = &flags.url.path;
+    let is_path =
+        path.starts_with("/raw/") || (path.starts_with("/ws?") && path.contains("topics="));
+    let has_greetings = !flags.run.dial.sends.greetings.is_empty();
+    is_path && !has_greetings && flags.publisher.template.is_none()
+}
+
+fn sources(
+    flags: &FanoutFlags,
+    group: &Group,
+    schedule: Schedule,
+    shared: &Arc<Shared>,
+) -> Vec<Box<dyn Source>> {
     let opcode = if flags.binary { Opcode::Binary } else { Opcode::Text };
     let source = |publisher: u16| -> Box<dyn Source> {
         let pace = match flags.outstanding {
@@ -112,7 +137,15 @@ fn sources(flags: &FanoutFlags, schedule: Schedule, shared: &Arc<Shared>) -> Vec
             None => Pace::Open(Schedule { publisher: u64::from(publisher), ..schedule }),
         };
         let shared = Arc::clone(shared);
-        Box::new(StampedSource::new(pace, publisher, shared, flags.size, opcode))
+        let template = flags.publisher.template.as_ref();
+        if group.scheme.is_http() {
+            let number = u32::from(publisher);
+            let payload = Payload::post(flags.size, template, opcode, group, number);
+            let source = StampedSource::new(pace, publisher, shared, payload);
+            return Box::new(PostSource::new(source, flags.publisher.pipeline));
+        }
+        let payload = Payload::message(flags.size, template, opcode);
+        Box::new(StampedSource::new(pace, publisher, shared, payload))
     };
     (0..flags.publishers).map(source).collect()
 }

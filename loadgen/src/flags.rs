@@ -3,6 +3,7 @@
 //! Knows: names, defaults, help. Must not know: what is done with them.
 
 mod checks;
+mod dial;
 mod kernel;
 mod publish;
 mod scenario;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::checks::ChecksFlags;
+pub(crate) use self::dial::{DialFlags, PublisherFlags};
 pub(crate) use self::kernel::{KernelFlags, KernelTier};
 pub(crate) use self::publish::PublishFlags;
 pub(crate) use self::scenario::ScenarioFlags;
@@ -106,6 +108,8 @@ pub(crate) struct RunFlags {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) kernel: KernelFlags,
+    #[command(flatten)]
+    pub(crate) dial: DialFlags,
 }
 
 /// `loadgen fanout`.
@@ -115,8 +119,8 @@ pub(crate) struct FanoutFlags {
     /// connection's number: topics=bench,own.{n}
     #[arg(long, default_value = "ws://127.0.0.1:9001/raw/bench")]
     pub(crate) url: Target,
-    /// Where publishers connect
-    #[arg(long, default_value = "ws://127.0.0.1:9003/publish/bench")]
+    /// Where publishers connect; with http:// or https:// each publication is a POST
+    #[arg(long, default_value = "ws://127.0.0.1:9003/publish/bench", value_parser = Target::of_publications)]
     pub(crate) publish_url: Target,
     /// Connections that receive everything
     #[arg(long, default_value_t = 1000, value_name = "N")]
@@ -152,6 +156,8 @@ pub(crate) struct FanoutFlags {
     pub(crate) stalled: u32,
     #[command(flatten)]
     pub(crate) search: SearchFlags,
+    #[command(flatten)]
+    pub(crate) publisher: PublisherFlags,
     #[command(flatten)]
     pub(crate) run: RunFlags,
 }

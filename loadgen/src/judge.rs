@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 
 use crate::acks::Acks;
 use crate::books::{Follower, Sort, words};
+use crate::ready::Ready;
 use crate::recognizer::{Recognized, Recognizer};
 use crate::record::Recorder;
 use crate::report::Slowness;
 use crate::spread::Spread;
-use crate::stamp::{Finder, is_intact, template};
+use crate::stamp::{Finder, Stamp, is_intact, template};
 use crate::verify::{Ledger, StreamKind, Verdict};
 
 /// One thread's judge.
@@ -30,12 +31,21 @@ pub(crate) struct Judge {
     pub(crate) slowness: Slowness,
     /// Where publications are answered.
     pub(crate) acks: Option<Box<Acks>>,
+    /// With --ready.
+    pub(crate) ready: Option<Ready>,
     /// The first error that the server announced in JSON.
     pub(crate) first_error: Option<String>,
+    /// The first message without a stamp, see [`Counts::unrecognised`].
+    pub(crate) first_unrecognised: Option<String>,
+    /// The beginning of the last message to a connection that subscribes to nothing.
+    pub(crate) last_aside: Vec<u8>,
 }
 
 /// How a payload is recognised.
 pub(crate) enum Identify {
+    /// By its stamps, in whatever a server of others makes of them: several in a message, or none
+    /// in what it says besides.
+    Foreign(Finder),
     /// By nothing: idle connections.
     Nothing,
     /// By what was recorded and published.
@@ -59,6 +69,9 @@ pub(crate) struct Counts {
     pub(crate) gaps_announced: u64,
     /// Errors that the server announced.
     pub(crate) errors_announced: u64,
+    /// Messages to subscribers of a server of others in which, once publishing had begun, no stamp
+    /// was found: its own words, or payloads in a form that hides it.
+    pub(crate) unrecognised: u64,
 }
 
 impl Counts {
@@ -70,6 +83,7 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.gaps_announced += other.gaps_announced;
         self.errors_announced += other.errors_announced;
+        self.unrecognised += other.unrecognised;
     }
 }
 
@@ -91,7 +105,10 @@ impl Judge {
             follower: None,
             slowness: Slowness::default(),
             acks: None,
+            ready: None,
             first_error: None,
+            first_unrecognised: None,
+            last_aside: Vec::new(),
         }
     }
 
@@ -126,15 +143,45 @@ impl Judge {
                     Recognized::Unknown => return self.other(connection, payload),
                 }
             }
+            Identify::Foreign(_) => return self.foreign(connection, payload, counted, now_ns),
             Identify::Nothing => return self.aside(connection, payload, now_ns),
         };
-        let (stream, number, intended_ns, sent_ns) = found;
-        self.counts.messages += 1;
         self.counts.payload_bytes += payload.len() as u64;
         if self.template.as_ref().is_some_and(|template| !is_intact(payload, template)) {
+            self.counts.messages += 1;
             self.ledger.faults.damaged += 1;
             return;
         }
+        self.publication(connection, found, counted, now_ns);
+    }
+
+    /// Whatever a server of others sends: each stamp in it is a delivery.
+    fn foreign(&mut self, connection: u32, payload: &[u8], counted: bool, now_ns: u64) {
+        let Identify::Foreign(finder) = &self.identify else { return };
+        let mut finder = *finder;
+        let stamps = finder.each(payload, |stamp| {
+            let Stamp { stream, number, intended_ns, sent_ns } = stamp;
+            self.publication(connection, (stream, number, intended_ns, sent_ns), counted, now_ns);
+        });
+        self.identify = Identify::Foreign(finder);
+        match stamps {
+            0 => self.unrecognised(connection, payload),
+            _ => self.counts.payload_bytes += payload.len() as u64,
+        }
+    }
+
+    /// A publication, by stream, number, intended time and time of sending, has been delivered. Inlined
+    /// even for two callers: it is the larger part of what a message costs.
+    #[inline(always)]
+    fn publication(
+        &mut self,
+        connection: u32,
+        found: (u16, u64, u64, u64),
+        counted: bool,
+        now_ns: u64,
+    ) {
+        let (stream, number, intended_ns, sent_ns) = found;
+        self.counts.messages += 1;
         let expected = match (&self.seen, counted) {
             (Some(_), true) => self.ledger.expected(connection, stream),
             _ => None,
@@ -188,6 +235,23 @@ impl Judge {
         if let Some(follower) = &mut self.follower {
             follower.left(connection);
         }
+        if let Some(ready) = &mut self.ready {
+            ready.end(connection);
+        }
+    }
+
+    /// The connection has said what it says at first.
+    pub(crate) fn greeted(&mut self, connection: u32) {
+        if let Some(ready) = &mut self.ready {
+            ready.begin(connection);
+        }
+    }
+
+    /// Words of the server's own: perhaps those that were waited for.
+    fn hear(&mut self, connection: u32, payload: &[u8]) {
+        if let Some(ready) = &mut self.ready {
+            ready.hear(connection, payload);
+        }
     }
 
     /// Every publication that should be answered is; `published` says how many each publisher has
@@ -209,11 +273,13 @@ impl Judge {
     /// Subscriptions without an answer.
     pub(crate) fn unanswered(&self) -> u64 {
         self.follower.as_ref().map_or(0, |follower| follower.unanswered())
+            + self.ready.as_ref().map_or(0, Ready::waiting)
     }
 
     /// The connection's subscription is without an answer.
     pub(crate) fn is_unanswered(&self, connection: u32) -> bool {
         self.follower.as_ref().is_some_and(|follower| follower.is_unanswered(connection))
+            || self.ready.as_ref().is_some_and(|ready| ready.is_waiting(connection))
     }
 
     /// Connections that come back go on where they were.
@@ -248,6 +314,9 @@ impl Judge {
         if let Some(acks) = &mut self.acks {
             acks.answer(connection, payload, now_ns);
         }
+        self.hear(connection, payload);
+        self.last_aside.clear();
+        self.last_aside.extend_from_slice(shown(payload));
         if payload.starts_with(b"{\"op\":\"") {
             self.other(0, payload);
         } else {
@@ -270,6 +339,20 @@ impl Judge {
         }
     }
 
+    /// No stamp in it. What comes before anything is published greets or confirms.
+    #[cold]
+    fn unrecognised(&mut self, connection: u32, payload: &[u8]) {
+        let is_asked = self.ready.as_ref().is_some_and(|ready| ready.is_waiting(connection));
+        self.hear(connection, payload);
+        if is_asked || self.recorder.window_ns.start == 0 {
+            self.counts.control_messages += 1;
+            return;
+        }
+        self.counts.unrecognised += 1;
+        let text = || String::from_utf8_lossy(shown(payload)).escape_debug().to_string();
+        self.first_unrecognised.get_or_insert_with(text);
+    }
+
     /// Not a publication: the JSON protocol's own words, or damage.
     #[cold]
     fn other(&mut self, connection: u32, payload: &[u8]) {
@@ -279,6 +362,7 @@ impl Judge {
             return;
         }
         self.counts.control_messages += 1;
+        self.hear(connection, payload);
         self.counts.gaps_announced += u64::from(payload.starts_with(b"{\"op\":\"gap\""));
         if let Some(follower) = &mut self.follower
             && let Some(word) = words::read(payload)
@@ -293,6 +377,11 @@ impl Judge {
             self.first_error.get_or_insert_with(text);
         }
     }
+}
+
+/// As much of a message as is told.
+fn shown(payload: &[u8]) -> &[u8] {
+    &payload[..payload.len().min(SHOWN_BYTES_MAX)]
 }
 
 /// In a closed loop: how many subscribers have got each publication that not all have.
@@ -340,6 +429,8 @@ impl Seen {
     }
 }
 
+/// Of a message that is shown, bytes.
+const SHOWN_BYTES_MAX: usize = 100;
 /// More publications are never outstanding (--outstanding goes to 100,000).
 const SEEN_MAX: u64 = 1 << 20;
 

@@ -4,9 +4,12 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use crate::dial::{Dial, NUMBER};
 use crate::driver::{Means, Sources};
 use crate::rate::Rate;
+use crate::targets::Scheme;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,10 @@ pub(crate) struct Group {
     pub(crate) path: String,
     /// Which interest of the ledger its subscribers have; `None` for others.
     pub(crate) interest: Option<u16>,
+    /// The scheme of its URL.
+    pub(crate) scheme: Scheme,
+    /// How its connections are begun.
+    pub(crate) dial: Arc<Dial>,
 }
 
 impl Group {
@@ -66,9 +73,6 @@ impl Group {
         }
     }
 }
-
-/// Stands in a URL for the connection's number.
-const NUMBER: &str = "{n}";
 
 /// One thread's share.
 #[derive(Clone, Debug)]
@@ -170,6 +174,8 @@ mod tests {
             host: String::new(),
             path: "/ws?topics=bench,own.{n},{n}".to_owned(),
             interest: None,
+            scheme: Scheme::Ws,
+            dial: Arc::default(),
         };
         assert_eq!(group.path_of(17), "/ws?topics=bench,own.17,17");
         "/raw/{m}".clone_into(&mut group.path);

@@ -12,6 +12,7 @@ use crate::crew::Crew;
 use crate::failure::Failure;
 use crate::flags::PublishFlags;
 use crate::judge::Identify;
+use crate::payload::Payload;
 use crate::plan::{ClientPlan, Role, Schedule};
 use crate::report::Report;
 use crate::run::{DRAIN_MAX, Timing};
@@ -74,7 +75,8 @@ fn sources(
     let opcode = if flags.binary { Opcode::Binary } else { Opcode::Text };
     let source = |publisher: u16| -> Box<dyn Source> {
         let pace = Pace::Open(schedule_of(publisher));
-        Box::new(StampedSource::new(pace, publisher, Arc::clone(shared), flags.size, opcode))
+        let payload = Payload::message(flags.size, None, opcode);
+        Box::new(StampedSource::new(pace, publisher, Arc::clone(shared), payload))
     };
     (0..flags.publishers).map(source).collect()
 }

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::Rng as _;
-use uringcast_protocol::Opcode;
-use uringcast_protocol::writer::write_message;
 
 use crate::clock::NANOS_PER_MILLI;
+use crate::payload::Payload;
 use crate::plan::Schedule;
 use crate::rate::first_not;
 use crate::shared::Shared;
-use crate::stamp::{DIGITS_OFFSET, Stamp, template};
+use crate::stamp::Stamp;
 
 /// One publisher's publications.
 pub(crate) trait Source: Send {
@@ -29,6 +28,14 @@ pub(crate) trait Source: Send {
 
     /// How it went. Publications due by `now_ns` and not sent are counted.
     fn tally(&self, now_ns: u64) -> Tally;
+
+    /// The server has answered a request, if it is requests that are sent.
+    fn answered(&mut self) {}
+
+    /// No further answer will come: returns how many are missing.
+    fn abandon(&mut self) -> u64 {
+        0
+    }
 }
 
 /// How a publisher did.
@@ -93,31 +100,42 @@ pub(crate) struct StampedSource {
     pace: Pace,
     stream: u16,
     shared: Arc<Shared>,
-    opcode: Opcode,
-    payload: Vec<u8>,
+    payload: Payload,
     masks: Pcg32,
     next: u64,
     tally: Tally,
 }
 
 impl StampedSource {
-    pub(crate) fn new(
-        pace: Pace,
-        stream: u16,
-        shared: Arc<Shared>,
-        payload_bytes: usize,
-        opcode: Opcode,
-    ) -> Self {
+    pub(crate) fn new(pace: Pace, stream: u16, shared: Arc<Shared>, payload: Payload) -> Self {
         Self {
             pace,
             stream,
             shared,
-            opcode,
-            payload: template(payload_bytes),
+            payload,
             masks: masks(u64::from(stream)),
             next: 0,
             tally: Tally::default(),
         }
+    }
+
+    /// As [`Source::fill`], and no more than `most`; returns how many.
+    pub(crate) fn fill_up_to(&mut self, now_ns: u64, out: &mut Vec<u8>, most: u64) -> u64 {
+        let first = self.next;
+        while out.len() < SEND_BYTES_MAX && self.next - first < most {
+            let intended_ns = self.due_ns(now_ns);
+            if intended_ns > now_ns {
+                break;
+            }
+            let stamp =
+                Stamp { stream: self.stream, number: self.next, intended_ns, sent_ns: now_ns };
+            let mask = self.masks.next_u32().to_ne_bytes();
+            self.payload.write(&stamp, mask, out);
+            self.tally.note(intended_ns, now_ns);
+            self.next += 1;
+        }
+        self.shared.set_published(self.stream, self.next);
+        self.next - first
     }
 
     /// When publication `number` is due, or `now_ns` in a closed loop that has room for it.
@@ -143,20 +161,7 @@ impl Source for StampedSource {
     }
 
     fn fill(&mut self, now_ns: u64, out: &mut Vec<u8>) {
-        while out.len() < SEND_BYTES_MAX {
-            let intended_ns = self.due_ns(now_ns);
-            if intended_ns > now_ns {
-                break;
-            }
-            let stamp =
-                Stamp { stream: self.stream, number: self.next, intended_ns, sent_ns: now_ns };
-            stamp.write(&mut self.payload[DIGITS_OFFSET..]);
-            let mask = self.masks.next_u32().to_ne_bytes();
-            write_message(out, self.opcode, &self.payload, Some(mask));
-            self.tally.note(intended_ns, now_ns);
-            self.next += 1;
-        }
-        self.shared.set_published(self.stream, self.next);
+        self.fill_up_to(now_ns, out, u64::MAX);
     }
 
     fn is_done(&self, now_ns: u64) -> bool {
@@ -191,12 +196,15 @@ pub(crate) const SEND_BYTES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use uringcast_protocol::Opcode;
+
     use super::*;
     use crate::rate::Rate;
 
     fn source(pace: Pace) -> (StampedSource, Arc<Shared>) {
         let shared = Arc::new(Shared::new(1, 1).expect("an eventfd"));
-        (StampedSource::new(pace, 0, Arc::clone(&shared), 128, Opcode::Text), shared)
+        let payload = Payload::message(128, None, Opcode::Text);
+        (StampedSource::new(pace, 0, Arc::clone(&shared), payload), shared)
     }
 
     fn constant(per_s: f64, count: Option<u64>) -> Schedule {

@@ -1,7 +1,8 @@
 //! What a generated payload carries: which publication it is, when it was meant to be sent, and
 //! when it was.
 //!
-//! Knows: the marker and the hexadecimal digits after it. Must not know: connections, sockets.
+//! Knows: the marker and the hexadecimal digits after it. Must not know: connections, sockets, what
+//! servers do to the marker ([`crate::marker`]).
 //!
 //! ```text
 //!   {"uc":"SSSSCCNNNNNNNNNNCIIIIIIIIIIIIIIICTTTTTTTTTTTTTTT......"}
@@ -17,6 +18,8 @@
 //!
 //! It is JSON and text, so it passes as it is through servers that wrap messages in JSON. The
 //! marker `"uc":"` finds it wherever the server puts it.
+
+use crate::marker;
 
 /// The stamp of one publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,10 @@ impl Stamp {
 pub(crate) struct Finder {
     /// Offset of the marker in the message before, bytes.
     offset: usize,
+    /// Of its name, if the marker was not as we publish it.
+    name: usize,
+    /// The length of the last message that was searched to its end and has one stamp, bytes.
+    single_bytes: usize,
 }
 
 impl Finder {
@@ -84,13 +91,46 @@ impl Finder {
         if let Some(digits) = after_marker(payload, self.offset) {
             return Stamp::read(digits);
         }
-        self.search(payload)
+        self.search(payload).map(|(stamp, _)| stamp)
     }
 
-    fn search(&mut self, payload: &[u8]) -> Option<Stamp> {
-        let offset = memchr::memmem::find(payload, MARKER)?;
-        self.offset = offset;
-        Stamp::read(&payload[offset + MARKER.len()..])
+    /// All stamps in `payload`, in order: servers may put several publications into one message.
+    /// Returns how many there are.
+    #[inline]
+    pub(crate) fn each(&mut self, payload: &[u8], mut visit: impl FnMut(Stamp)) -> usize {
+        let first = match after_marker(payload, self.offset) {
+            Some(digits) => {
+                Stamp::read(digits).map(|stamp| (stamp, self.offset + MARKER.len() + DIGITS))
+            }
+            None => self.search(payload),
+        };
+        let Some((stamp, mut end)) = first else { return 0 };
+        visit(stamp);
+        // All payloads of a run have one length: two of them never fill what one did before.
+        if payload.len() == self.single_bytes || payload.len() - end < MARKER.len() + DIGITS {
+            return 1;
+        }
+        let mut count = 1;
+        while let Some(place) = marker::find(payload, end)
+            && let Some(stamp) = Stamp::read(&payload[place.digits..])
+        {
+            visit(stamp);
+            end = place.digits + DIGITS;
+            count += 1;
+        }
+        if count == 1 {
+            self.single_bytes = payload.len();
+        }
+        count
+    }
+
+    /// A stamp that is not where it was, or not in the form published; and its end.
+    fn search(&mut self, payload: &[u8]) -> Option<(Stamp, usize)> {
+        let place = marker::at(payload, self.name).or_else(|| marker::find(payload, 0))?;
+        self.name = place.name;
+        // There is a quote before it.
+        self.offset = place.name - 1;
+        Some((Stamp::read(&payload[place.digits..])?, place.digits + DIGITS))
     }
 }
 
@@ -206,6 +246,36 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(payload: Vec<u8>) {
             let _ = Finder::default().find(&payload);
+            let _ = Finder::default().each(&payload, |_| {});
         }
+
+        #[test]
+        fn every_stamp_of_a_message_is_found_in_order(
+            counts in proptest::collection::vec(0u64..5, 1..8),
+            bytes in PAYLOAD_BYTES_MIN..200, escaped: bool, between in "[a-z \\r\\n]{0,30}",
+        ) {
+            let mut finder = Finder::default();
+            for count in counts {
+                let mut message = b"MSG".to_vec();
+                for number in 0..count {
+                    let mut payload = template(bytes);
+                    let stamp = Stamp { stream: 1, number, intended_ns: 2, sent_ns: 3 };
+                    stamp.write(&mut payload[DIGITS_OFFSET..]);
+                    let text = String::from_utf8(payload).expect("text");
+                    let text = if escaped { serde_json::to_string(&text).expect("JSON") } else { text };
+                    message.extend_from_slice(text.as_bytes());
+                    message.extend_from_slice(between.as_bytes());
+                }
+                let mut numbers = Vec::new();
+                prop_assert_eq!(finder.each(&message, |stamp| numbers.push(stamp.number)), count as usize);
+                prop_assert_eq!(numbers, (0..count).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn the_marker_is_what_the_search_finds() {
+        let place = marker::find(&template(PAYLOAD_BYTES_MIN), 0).expect("a marker");
+        assert_eq!((place.name, place.digits), (2, DIGITS_OFFSET));
     }
 }

@@ -9,4 +9,6 @@ mod sockets;
 pub(crate) use ring::{
     Chunk, Completion, Discarded, Interrupts, Means, Ring, RingError, Sizes, SocketId,
 };
-pub(crate) use sockets::{Sources, file_limit_raise, open, receive_buffer_bytes, set_send_buffer};
+pub(crate) use sockets::{
+    Sources, file_limit_raise, open, receive_buffer_bytes, set_send_buffer, wait_connected,
+};

@@ -5,7 +5,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -88,6 +90,19 @@ pub(crate) fn open(
     }
 }
 
+/// Waits until a socket from [`open`] is connected, at most [`CONNECT_TIME_MAX`].
+///
+/// # Errors
+/// Why it is not.
+pub(crate) fn wait_connected(socket: &OwnedFd) -> io::Result<()> {
+    let timeout = Timespec { tv_sec: CONNECT_TIME_MAX.as_secs() as i64, tv_nsec: 0 };
+    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+    if poll(&mut polled, Some(&timeout))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    socket2::SockRef::from(socket).take_error()?.map_or(Ok(()), Err)
+}
+
 /// What the kernel keeps of received data at most, bytes (it doubles what is asked for, see
 /// socket(7)); 0 if it will not say.
 pub(crate) fn receive_buffer_bytes(socket: &OwnedFd) -> u64 {
@@ -114,6 +129,8 @@ pub(crate) fn file_limit_raise() -> u64 {
     current.unwrap_or(FILES_MAX)
 }
 
+/// As for the answer to an upgrade.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Connections per source address.
 pub(crate) const PER_SOURCE: u32 = 1000;
 /// A ring's table of files is never larger (io_uring's own bound is 2^20).

@@ -6,6 +6,7 @@ mod books;
 mod conduct;
 mod curve;
 mod deflate;
+mod foreign;
 mod hgrm;
 mod own;
 mod steps;
@@ -36,6 +37,7 @@ use crate::judge::Counts;
 use crate::machine::Machine;
 use crate::page::Run;
 use crate::plan::{ClientPlan, Role};
+use crate::post::Posts;
 use crate::record::{Recorder, histogram};
 use crate::run::{Finished, Timing};
 use crate::server_process::ServerUsage;
@@ -64,6 +66,8 @@ pub(crate) struct Report {
     pub(crate) connections: Connections,
     /// What the publishers sent.
     pub(crate) published: Tally,
+    /// How their requests were answered, if they publish by HTTP.
+    pub(crate) posts: Option<Posts>,
     /// What the subscribers received.
     pub(crate) deliveries: Deliveries,
     /// With --deflate.
@@ -145,6 +149,24 @@ impl Connections {
     /// All of them.
     fn total(&self) -> u64 {
         self.subscribers + self.publishers + self.stalled + self.idle
+    }
+}
+
+impl Connections {
+    /// What each is for.
+    fn of(clients: &[ClientPlan]) -> Self {
+        let count = |role: fn(Role) -> bool| {
+            clients.iter().filter(|client| role(client.role)).count() as u64
+        };
+        Self {
+            subscribers: count(|role| matches!(role, Role::Subscriber { .. } | Role::Slow)),
+            churning: count(|role| role == Role::Subscriber { churns: true }),
+            publishers: count(|role| matches!(role, Role::Publisher(_))),
+            slow: count(|role| role == Role::Slow),
+            stalled: count(|role| role == Role::Stalled),
+            idle: count(|role| role == Role::Idle),
+            ..Self::default()
+        }
     }
 }
 
@@ -240,21 +262,13 @@ impl Report {
         for (outcome, first) in finished.outcomes.into_iter().zip(firsts) {
             merged.add(outcome, *first);
         }
-        let count = |role: fn(Role) -> bool| {
-            clients.iter().filter(|client| role(client.role)).count() as u64
-        };
         let window_s = finished.window_ns as f64 / 1e9;
         let connections = Connections {
-            subscribers: count(|role| matches!(role, Role::Subscriber { .. } | Role::Slow)),
-            churning: count(|role| role == Role::Subscriber { churns: true }),
-            publishers: count(|role| matches!(role, Role::Publisher(_))),
-            slow: count(|role| role == Role::Slow),
-            stalled: count(|role| role == Role::Stalled),
-            idle: count(|role| role == Role::Idle),
             connecting_s: finished.connecting_ns as f64 / 1e9,
             lives: merged.lives,
             failures: merged.failures,
             closes: merged.closes,
+            ..Connections::of(clients)
         };
         let deliveries = Deliveries {
             // Interrupted while connecting there was no window.
@@ -278,6 +292,7 @@ impl Report {
             machine: Machine::read(),
             connections,
             published: merged.tally,
+            posts: Some(merged.posts).filter(|posts| *posts != Posts::default()),
             deliveries,
             deflate: flags.deflate.then_some(merged.deflate),
             faults: merged.faults,
@@ -306,6 +321,7 @@ impl Report {
             report.conduct.acks = Some(Answers::new(acks, report.published.published));
         }
         report.judge(finished.incomplete, merged.first_error, timing);
+        report.add_foreign(merged.first_unrecognised, &merged.last_to_publishers);
         report
     }
 
@@ -426,6 +442,9 @@ struct Merged {
     conduct: notes::Conduct,
     acks: Option<Box<Acks>>,
     first_error: Option<String>,
+    first_unrecognised: Option<String>,
+    last_to_publishers: Vec<u8>,
+    posts: Posts,
 }
 
 impl Default for Merged {
@@ -450,6 +469,9 @@ impl Default for Merged {
             conduct: notes::Conduct::default(),
             acks: None,
             first_error: None,
+            first_unrecognised: None,
+            last_to_publishers: Vec::new(),
+            posts: Posts::default(),
         }
     }
 }
@@ -493,6 +515,12 @@ impl Merged {
         // Publishers are in one thread.
         self.acks = self.acks.take().or(judge.acks);
         self.first_error = self.first_error.take().or(judge.first_error);
+        let first = judge.first_unrecognised;
+        self.first_unrecognised = self.first_unrecognised.take().or(first);
+        if outcome.usage.publishes {
+            self.last_to_publishers = judge.last_aside;
+        }
+        self.posts.merge(&outcome.posts);
     }
 }
 

@@ -124,6 +124,9 @@ fn traffic(out: &mut String, report: &Report) {
         deliveries.per_s
     );
     conduct::silence(out, &report.conduct);
+    if let Some(posts) = &report.posts {
+        let _ = writeln!(out, "answers       {}", posts.text());
+    }
     if connections.churning > 0 {
         let _ = writeln!(out, "churn         {} lives begun while running", connections.lives);
     }

@@ -7,6 +7,7 @@ use uringcast_protocol::client_handshake::ResponseError;
 use uringcast_protocol::writer::{write_close, write_message, write_pong};
 use uringcast_protocol::{CloseCode, Opcode};
 
+use super::layered::prepare;
 use super::outcome::count;
 use super::{Worker, WorkerError};
 use crate::agenda::Errand;
@@ -61,13 +62,16 @@ impl Worker {
         let source = self.plan.sources.of(number);
         let is_publisher = matches!(client.role, Role::Publisher(_));
         let send_buffer_bytes = self.plan.send_buffer_bytes.filter(|_| is_publisher);
-        let opened = open(group.address, source, buffer_bytes, segment_bytes);
-        let fd = match opened.and_then(|fd| {
-            send_buffer_bytes.map_or(Ok(()), |bytes| set_send_buffer(&fd, bytes)).map(|()| fd)
-        }) {
-            Ok(fd) => fd,
-            Err(error) => {
-                self.fail(index, &error.to_string());
+        let opened = open(group.address, source, buffer_bytes, segment_bytes)
+            .and_then(|fd| {
+                send_buffer_bytes.map_or(Ok(()), |bytes| set_send_buffer(&fd, bytes)).map(|()| fd)
+            })
+            .map_err(|error| error.to_string())
+            .and_then(|fd| prepare(fd, &group.dial));
+        let (fd, layers) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.fail(index, &reason);
                 let socket = self.socket(index);
                 self.agenda.add(now + REJOIN_AFTER_FAILURE_NS, Errand::Join, socket);
                 return Ok(());
@@ -75,20 +79,28 @@ impl Worker {
         };
         let nonce = nonce(self.plan.seed, number, client.generation);
         let request = client.begin(group, number, nonce, self.plan.deflate, now);
+        client.layers = layers;
+        let request = client.seal(request);
         if client.role == Role::Slow {
             let bytes = receive_buffer_bytes(&fd);
             self.outcome.slow_buffer_bytes = self.outcome.slow_buffer_bytes.max(bytes);
         }
         self.ring.install(index, fd)?;
-        client.sending = true;
+        client.sending = !request.is_empty();
         client.receiving = true;
         self.handshaking += 1;
         let is_stalled = matches!(client.role, Role::Stalled | Role::Slow);
-        self.ring.send(socket, request)?;
+        let is_open = request.is_empty();
+        if !is_open {
+            self.ring.send(socket, request)?;
+        }
         if is_stalled {
             self.ring.receive_once(socket, 0)?
         } else {
             self.ring.receive(socket)?
+        }
+        if is_open {
+            return self.opened_for_posts(socket, now);
         }
         self.agenda.add(now + HANDSHAKE_NS_MAX, Errand::HandshakeTimeout, socket);
         Ok(())
@@ -132,7 +144,10 @@ impl Worker {
                     self.end(socket, "no end within 1 s of our close")?;
                 }
                 (Errand::Read, State::Open | State::Leaving) => self.read_slowly(socket, now)?,
-                (Errand::Join, State::Waiting) if self.phase == Phase::Running => {
+                (Errand::Join, State::Waiting)
+                    if self.phase == Phase::Running
+                        || self.phase == Phase::Connecting && !client.churns() =>
+                {
                     self.begin(socket.slot, now)?;
                 }
                 _ => {}
@@ -168,7 +183,8 @@ impl Worker {
             return Ok(());
         }
         client.sending = true;
-        Ok(self.ring.send(socket, bytes.to_vec())?)
+        let bytes = client.seal(bytes.to_vec());
+        Ok(self.ring.send(socket, bytes)?)
     }
 
     pub(super) fn receive(
@@ -191,6 +207,9 @@ impl Worker {
         }
         self.outcome.wire_bytes += bytes.len() as u64;
         self.outcome.conduct.receives += 1;
+        if client.layers.is_some() {
+            return self.receive_layered(socket, chunk, now);
+        }
         if !matches!(client.state, State::Handshaking { .. }) {
             let (judge, inflater) = (&mut self.outcome.judge, &mut self.inflater);
             let messages_before = judge.counts.messages;
@@ -200,9 +219,33 @@ impl Worker {
             }
             return self.fed(socket, fed);
         }
+        let bytes = bytes.to_vec();
+        self.answered(socket, &bytes, now)
+    }
+
+    /// Bytes as a WebSocket has them, out of whatever they came in.
+    pub(super) fn take(
+        &mut self,
+        socket: SocketId,
+        bytes: &[u8],
+        now: u64,
+    ) -> Result<(), WorkerError> {
+        let client = &mut self.clients[socket.slot as usize];
+        if !matches!(client.state, State::Handshaking { .. }) {
+            let (judge, inflater) = (&mut self.outcome.judge, &mut self.inflater);
+            let fed = feed(client, judge, inflater, socket.slot, bytes, now);
+            return self.fed(socket, fed);
+        }
+        self.answered(socket, bytes, now)
+    }
+
+    /// A piece of the answer to the upgrade.
+    fn answered(&mut self, socket: SocketId, bytes: &[u8], now: u64) -> Result<(), WorkerError> {
+        let client = &mut self.clients[socket.slot as usize];
         let number = self.plan.number_first + socket.slot;
         let nonce = nonce(self.plan.seed, number, socket.generation);
-        match client.answer(bytes, nonce, self.plan.deflate) {
+        let protocols = self.plan.groups[usize::from(client.group)].dial.protocols();
+        match client.answer(bytes, nonce, self.plan.deflate, &protocols) {
             Ok(None) => self.rearm(socket),
             Ok(Some(early)) => {
                 self.opened(socket, now)?;
@@ -219,11 +262,24 @@ impl Worker {
     }
 
     /// The upgrade has been answered.
-    fn opened(&mut self, socket: SocketId, now: u64) -> Result<(), WorkerError> {
+    pub(super) fn opened(&mut self, socket: SocketId, now: u64) -> Result<(), WorkerError> {
         self.handshaking -= 1;
         self.open += 1;
         let client = &self.clients[socket.slot as usize];
-        self.outcome.handshake.saturating_record(now - client.begun_ns);
+        let group = &self.plan.groups[usize::from(client.group)];
+        if !group.dial.posts {
+            self.outcome.handshake.saturating_record(now - client.begun_ns);
+        }
+        if !group.dial.greetings.is_empty() {
+            let (number, random) = (self.plan.number_first + socket.slot, &mut self.random);
+            let mut frames = Vec::new();
+            group.dial.write_greetings(number, || random.random(), &mut frames);
+            self.queue(socket, &frames)?;
+        }
+        let client = &self.clients[socket.slot as usize];
+        if !matches!(client.role, Role::Publisher(_) | Role::Stalled) {
+            self.outcome.judge.greeted(socket.slot);
+        }
         self.outcome.deflate.offered += u64::from(client.offer(self.plan.deflate).is_some());
         self.outcome.deflate.agreed += u64::from(client.frames.allows_deflate());
         let (checked, churns) = (client.is_checked(), client.churns());
@@ -268,7 +324,7 @@ impl Worker {
     }
 
     /// Receives on, if the receive is no longer armed and should be.
-    fn rearm(&mut self, socket: SocketId) -> Result<(), WorkerError> {
+    pub(super) fn rearm(&mut self, socket: SocketId) -> Result<(), WorkerError> {
         let client = &mut self.clients[socket.slot as usize];
         let stalled = client.role == Role::Stalled && matches!(client.state, State::Open);
         // Of one that is over the last bytes may come after its end.
@@ -357,7 +413,12 @@ impl Worker {
         if !client.pending.is_empty() {
             let pending = std::mem::take(&mut client.pending);
             client.sending = true;
+            let pending = client.seal(pending);
             self.ring.send(socket, pending)?;
+        } else if client.layers.as_ref().is_some_and(|layers| layers.wants_seal()) {
+            client.sending = true;
+            let records = client.seal(buffer);
+            self.ring.send(socket, records)?;
         } else if let Role::Publisher(_) = client.role {
             client.pending = buffer;
             self.publish_due_ns = self.publish_due_ns.min(now);
@@ -367,10 +428,16 @@ impl Worker {
 
     /// The connection is over, for the given reason: frees its slot.
     pub(super) fn end(&mut self, socket: SocketId, reason: &str) -> Result<(), WorkerError> {
+        if self.is_reopened(socket.slot) {
+            return self.reopen(socket);
+        }
         let client = &mut self.clients[socket.slot as usize];
-        let state = std::mem::replace(&mut client.state, State::Ended);
-        match state {
-            State::Waiting | State::Ended => return Ok(()),
+        if matches!(client.state, State::Waiting | State::Ended) {
+            // It may wait for its next life: the end of a receive that was cancelled is not its own.
+            return Ok(());
+        }
+        match std::mem::replace(&mut client.state, State::Ended) {
+            State::Waiting | State::Ended => {}
             State::Handshaking { .. } => {
                 self.handshaking -= 1;
                 self.fail(socket.slot, reason);
@@ -405,6 +472,7 @@ impl Worker {
         self.outcome.judge.unsubscribed(socket.slot);
         let client = &mut self.clients[socket.slot as usize];
         client.frames.clear();
+        client.layers = None;
         if client.receiving {
             self.ring.receive_cancel(socket)?;
         }
@@ -426,7 +494,8 @@ impl Worker {
     pub(super) fn closed(&mut self, socket: SocketId, now: u64) {
         let client = &self.clients[socket.slot as usize];
         if client.generation == socket.generation && matches!(client.state, State::Waiting) {
-            self.agenda.add(now + REJOIN_NS, Errand::Join, socket);
+            let wait_ns = if client.churns() { REJOIN_NS } else { 0 };
+            self.agenda.add(now + wait_ns, Errand::Join, socket);
         }
     }
 }

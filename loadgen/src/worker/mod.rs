@@ -3,6 +3,7 @@
 //! Knows: the ring's completions, the life of connections, publishing in time. Must not know: what
 //! payloads mean (the judge does), what the run is for, how it is reported.
 
+mod layered;
 mod lives;
 mod outcome;
 mod seconds;
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     /// By source: its connection.
     publishers: Vec<u32>,
     inflater: Inflater,
+    /// What a receive of a connection with layers came to.
+    plain: Vec<u8>,
     agenda: Agenda,
     random: Pcg32,
     phase: Phase,
@@ -114,6 +117,7 @@ impl Worker {
             sources,
             publishers,
             inflater: Inflater::new(),
+            plain: Vec::new(),
             agenda: Agenda::default(),
             phase: Phase::Connecting,
             connect_next: 0,
@@ -298,6 +302,7 @@ impl Worker {
             self.published_ns = now;
             client.sending = true;
             let socket = SocketId { slot, generation: client.generation };
+            let frames = client.seal(frames);
             self.ring.send(socket, frames)?;
         }
         self.publish_due_ns = due_ns;
@@ -341,7 +346,8 @@ impl Worker {
                 let silence_ns = self.clients[index as usize].silence_ns(self.silence_end_ns);
                 self.outcome.conduct.silence.saturating_record(silence_ns);
             }
-            let never_reads = client.role == Role::Stalled;
+            let posts = self.plan.groups[usize::from(client.group)].dial.posts;
+            let never_reads = client.role == Role::Stalled || posts;
             match (open, never_reads) {
                 (true, false) => self.leave(self.socket(index), CloseCode::NORMAL)?,
                 // It would not see an answer.
@@ -353,8 +359,9 @@ impl Worker {
     }
 
     fn finish(mut self, now: u64) -> Outcome {
-        for source in &self.sources {
+        for source in &mut self.sources {
             self.outcome.tally.merge(&source.tally(now));
+            self.outcome.posts.unanswered += source.abandon();
         }
         self.tell_last(now);
         self.show_progress();

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::conduct::Conduct;
 use crate::judge::Judge;
+use crate::post::Posts;
 use crate::record::histogram;
 use crate::report::Deflate;
 use crate::source::Tally;
@@ -19,6 +20,8 @@ pub(crate) struct Outcome {
     pub(crate) judge: Judge,
     /// What was published.
     pub(crate) tally: Tally,
+    /// What became of publications by HTTP.
+    pub(crate) posts: Posts,
     /// Why connections never opened, and how many.
     pub(crate) failures: BTreeMap<String, u64>,
     /// Connections that the server ended, by close code or error, and how many.
@@ -48,6 +51,7 @@ impl Outcome {
         Self {
             judge,
             tally: Tally::default(),
+            posts: Posts::default(),
             failures: BTreeMap::new(),
             closes: BTreeMap::new(),
             handshake: histogram(),
