@@ -6,6 +6,7 @@ Knows: pseudo-terminals. Must not know: which program.
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -52,12 +53,12 @@ class Terminal:
     def text(self):
         return "\n".join(self.screen.display)
 
-    def wait_for(self, part, timeout_s=20):
-        """Until it can be seen."""
+    def wait_for(self, pattern, timeout_s=30):
+        """Until something like it can be seen."""
         deadline = time.monotonic() + timeout_s
-        while part not in self.text():
-            assert time.monotonic() < deadline, f"{part!r} is not on\n{self.text()}"
-            assert self.read(0.2), f"ended without {part!r}\n{self.text()}"
+        while not re.search(pattern, self.text()):
+            assert time.monotonic() < deadline, f"{pattern!r} is not on\n{self.text()}"
+            assert self.read(0.2), f"ended without {pattern!r}\n{self.text()}"
 
     def interrupt(self):
         self.process.send_signal(signal.SIGINT)

@@ -17,6 +17,10 @@ pub(super) fn differences(runs: &[Run]) -> Vec<String> {
         }
     }
     for (name, place) in COUNTED {
+        // Where a flag says it, it has been said.
+        if found.iter().any(|line| line.starts_with(&format!("--{name} "))) {
+            continue;
+        }
         let value = |run: &Run| run.number(place).map_or_else(|| "?".to_owned(), |n| n.to_string());
         found.extend(difference(name, runs, value));
     }

@@ -119,11 +119,15 @@ fn sides(flags: &CompareFlags) -> Result<Vec<Side>, Failure> {
     let side = |(number, paths): (usize, &Vec<PathBuf>)| {
         // Letters are shorter than paths, and there are no more sides than colours.
         let letter = char::from(b'A' + (number % 26) as u8);
-        let run = |(number, path): (usize, &PathBuf)| {
-            let place =
-                if is_alone { letter.to_string() } else { format!("{letter}{}", number + 1) };
+        let run = |(at, path): (usize, &PathBuf)| {
+            let place = if is_alone { letter.to_string() } else { format!("{letter}{}", at + 1) };
             let file = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
-            Ok(Run::new(&format!("{place}: {file}"), report(path)?))
+            let name = format!("{place}: {file}");
+            let run = Run::new(&name, report(path)?);
+            Ok(match paths.len() {
+                1 => run.of_side(number, &name),
+                runs => run.of_side(number, &format!("{letter}, {runs} runs")),
+            })
         };
         let runs = paths.iter().enumerate().map(run).collect::<Result<_, Failure>>()?;
         Ok(Side { name: letter.to_string(), runs })

@@ -86,7 +86,7 @@ fn text(runs: &[Run], comparison: Option<&Comparison>) -> askama::Result<String>
     };
     let page = Page {
         title: title(runs),
-        runs: runs.iter().enumerate().map(|(number, run)| headline(number, run)).collect(),
+        runs: runs.iter().map(headline).collect(),
         tiles: single.map(tiles).unwrap_or_default(),
         comparison,
         plots: plots(runs),
@@ -116,7 +116,7 @@ fn title(runs: &[Run]) -> String {
     text
 }
 
-fn headline(number: usize, run: &Run) -> Headline {
+fn headline(run: &Run) -> Headline {
     let notes = run.list("/notes").iter().filter_map(|note| note.as_str()).map(str::to_owned);
     let (state, state_text) = match (run.is("/clean"), run.is("/interrupted")) {
         (true, false) => ("good", "clean: nothing lost, doubled, reordered or damaged"),
@@ -135,7 +135,7 @@ fn headline(number: usize, run: &Run) -> Headline {
     );
     Headline {
         name: run.name.clone(),
-        color: color_class(number),
+        color: color_class(run.side),
         state,
         state_text: state_text.to_owned(),
         notes: notes.collect(),

@@ -27,7 +27,10 @@ pub(super) fn plots(runs: &[Run]) -> Vec<Plot> {
 fn plot(title: &'static str, caption: &str, series: &[Series], x: Unit, y: Unit) -> Option<Plot> {
     let svg = svg(series, x, y)?;
     let legend = series.iter().map(|curve| (curve.name.clone(), color_class(curve.color)));
-    Some(Plot { title, caption: caption.to_owned(), legend: legend.collect(), svg })
+    let mut legend: Vec<_> = legend.collect();
+    // Runs of one side share name and colour.
+    legend.dedup();
+    Some(Plot { title, caption: caption.to_owned(), legend, svg })
 }
 
 fn percentiles(run: &Run) -> Option<Plot> {
@@ -80,8 +83,8 @@ fn spread(run: &Run) -> Option<Plot> {
 
 fn several(runs: &[Run]) -> Vec<Option<Plot>> {
     let all = |points: &dyn Fn(&Run) -> Vec<(f64, f64)>| {
-        let series = |(number, run): (usize, &Run)| Series::line(&run.name, number, points(run));
-        runs.iter().enumerate().map(series).collect::<Vec<_>>()
+        let series = |run: &Run| Series::line(&run.side_name, run.side, points(run));
+        runs.iter().map(series).collect::<Vec<_>>()
     };
     let curves = all(&|run| curve(run, "corrected"));
     let p99s = all(&|run| latencies(run, "p99_ns"));

@@ -10,12 +10,20 @@ use serde_json::Value;
 pub(crate) struct Run {
     /// Among others.
     pub(crate) name: String,
+    /// Which side it is a run of: its colour. And what that is called where one name is enough.
+    pub(crate) side: usize,
+    pub(crate) side_name: String,
     pub(crate) report: Value,
 }
 
 impl Run {
     pub(crate) fn new(name: &str, report: Value) -> Self {
-        Self { name: name.to_owned(), report }
+        Self { name: name.to_owned(), side: 0, side_name: name.to_owned(), report }
+    }
+
+    /// The same as one of several of a side.
+    pub(crate) fn of_side(self, side: usize, side_name: &str) -> Self {
+        Self { side, side_name: side_name.to_owned(), ..self }
     }
 
     /// The number at a place like `/latency/corrected/p50_ns`.
