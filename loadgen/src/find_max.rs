@@ -139,6 +139,9 @@ pub(crate) fn find(
     // There is at least one step, unless interrupted in the first.
     let mut report = best.or(last).ok_or_else(|| nothing(flags))?;
     report.conduct.interrupted = interrupted;
+    if interrupted {
+        report.notes.push("interrupted: the search had not ended".to_owned());
+    }
     if found.rate_per_s.is_none() {
         report.clean = false;
         report.notes.insert(0, format!("no rate held {}", found.bounds.join(", ")));
