@@ -11,6 +11,7 @@ mod search;
 
 use std::fmt::Write as _;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 pub(crate) use self::bound::Bound;
@@ -18,7 +19,7 @@ use self::search::{Search, Verdict};
 use crate::failure::Failure;
 use crate::flags::FanoutFlags;
 use crate::rate::Rate;
-use crate::report::{Report, duration};
+use crate::report::{Report, Step, duration};
 
 /// What was found, and how.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
@@ -34,6 +35,9 @@ pub(crate) struct FindMax {
     at_least: bool,
     /// How close the two shall be, as a share.
     precision: f64,
+    /// With a ramp: what it said, which is where the search begins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ramp: Vec<Step>,
     /// In the order of trying.
     steps: Vec<Tried>,
 }
@@ -41,20 +45,27 @@ pub(crate) struct FindMax {
 /// One step.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
 struct Tried {
+    /// Publications per second, as intended.
     rate_per_s: f64,
     /// Publications sent.
     published: u64,
     /// Deliveries per second.
     delivered_per_s: f64,
+    /// Deliveries that should have been and were not.
     lost: u64,
+    /// Corrected latency: half of the deliveries took no longer, ns.
     p50_ns: u64,
+    /// 99 % took no longer, ns.
     p99_ns: u64,
+    /// 99.9 % took no longer, ns.
     p99_9_ns: u64,
+    /// The longest, ns.
     max_ns: u64,
     /// Of the busiest thread of the load generator.
     own_busy_share: f64,
     /// It was itself the limit.
     own_limit: bool,
+    /// Clean, and within the bounds.
     held: bool,
     /// Why not.
     why: Option<String>,
@@ -69,16 +80,30 @@ pub(crate) fn find(
     run: impl Fn(&FanoutFlags) -> Result<Report, Failure>,
 ) -> Result<Report, Failure> {
     let precision = flags.search.precision / 100.0;
+    let bounds = &flags.search.find_max;
+    let (mut best, mut last, mut interrupted) = (None, None, false);
+    let mut ramp = Vec::new();
     let mut search = match flags.rate.ramp() {
         Some(_) => {
+            // Its --duration is for the steps of the search.
+            let mut report = run(&FanoutFlags { duration: None, ..flags.clone() })?;
+            ramp = std::mem::take(&mut report.steps);
             let (least, most) = flags.rate.ends_per_s();
-            Search::new(least.max(RATE_LEAST), least.max(RATE_LEAST), most, precision)
+            let least = least.max(RATE_LEAST);
+            let (held, failed) = bracket(bounds, &report, &ramp);
+            interrupted = report.conduct.interrupted;
+            last = Some(report);
+            let end = if failed.is_some() { least } else { most };
+            let first = held.unwrap_or(end);
+            Search::new(first, least, most, precision).with_above(failed)
         }
         None => Search::new(flags.rate.ends_per_s().0, RATE_LEAST, RATE_MOST, precision),
     };
     let mut steps: Vec<Tried> = Vec::new();
-    let (mut best, mut last, mut interrupted) = (None, None, false);
     while let Some(rate_per_s) = search.next_per_s().filter(|_| steps.len() < STEPS_MAX) {
+        if interrupted {
+            break;
+        }
         let step = FanoutFlags {
             rate: Rate::constant(rate_per_s),
             duration: Some(flags.duration.unwrap_or(STEP)),
@@ -90,7 +115,7 @@ pub(crate) fn find(
             last = Some(report);
             break;
         }
-        let (verdict, tried) = judge(&flags.search.find_max, rate_per_s, &report);
+        let (verdict, tried) = judge(bounds, rate_per_s, &report);
         if !flags.run.quiet {
             eprintln!("find-max      {}", tried.line());
         }
@@ -103,16 +128,20 @@ pub(crate) fn find(
     let failed_per_s = search.failed_per_s();
     let limited = |rate| steps.iter().any(|step| step.rate_per_s == rate && step.own_limit);
     let found = FindMax {
-        bounds: flags.search.find_max.iter().map(ToString::to_string).collect(),
+        bounds: bounds.iter().map(ToString::to_string).collect(),
         rate_per_s: held_per_s,
         failed_per_s,
         at_least: held_per_s.is_some() && (interrupted || failed_per_s.is_none_or(limited)),
         precision,
+        ramp,
         steps,
     };
     // There is at least one step, unless interrupted in the first.
     let mut report = best.or(last).ok_or_else(|| nothing(flags))?;
     report.conduct.interrupted = interrupted;
+    if interrupted {
+        report.notes.push("interrupted: the search had not ended".to_owned());
+    }
     if found.rate_per_s.is_none() {
         report.clean = false;
         report.notes.insert(0, format!("no rate held {}", found.bounds.join(", ")));
@@ -123,6 +152,21 @@ pub(crate) fn find(
 
 fn nothing(flags: &FanoutFlags) -> Failure {
     Failure::usage("--rate", flags.rate, "a rate to begin with, or a ramp whose ends differ")
+}
+
+/// Between which rates of a ramp's steps the limit seems to be: the last before the first that
+/// fails, and that one.
+fn bracket(bounds: &[Bound], report: &Report, ramp: &[Step]) -> (Option<f64>, Option<f64>) {
+    let Some(steps) = &report.recorder.steps else { return (None, None) };
+    let fails = |(step, histogram): (&Step, &Histogram<u64>)| {
+        step.lost + step.unsent > 0 || bounds.iter().any(|bound| bound.share_of(histogram) > 1.0)
+    };
+    let failed = ramp.iter().zip(steps.histograms()).position(fails);
+    let rate = |step: usize| ramp.get(step).map(|step| step.rate_per_s);
+    match failed {
+        Some(failed) => (failed.checked_sub(1).and_then(rate), rate(failed)),
+        None => (None, None),
+    }
 }
 
 fn judge(bounds: &[Bound], rate_per_s: f64, report: &Report) -> (Verdict, Tried) {

@@ -131,6 +131,7 @@ fn the_top_of_a_ramp_bounds_the_search() {
     assert!(output.status.success(), "{report:#}");
     let found = &report["find_max"];
     assert_eq!((&found["rate_per_s"], &found["at_least"]), (&150.0.into(), &true.into()));
+    assert_eq!(found["ramp"].as_array().map(Vec::len), Some(20));
     assert!(String::from_utf8_lossy(&output.stdout).contains("at least 150 publications/s"));
 }
 

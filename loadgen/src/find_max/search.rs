@@ -21,6 +21,8 @@ pub(super) struct Search {
     held_per_s: Option<f64>,
     failed_per_s: Option<f64>,
     next_per_s: Option<f64>,
+    /// Said to fail, not yet tried: what comes after the first that holds.
+    above_per_s: Option<f64>,
     /// The next one is tried for the second time.
     again: bool,
 }
@@ -34,8 +36,14 @@ impl Search {
             held_per_s: None,
             failed_per_s: None,
             next_per_s: Some(first_per_s.clamp(least_per_s, most_per_s)),
+            above_per_s: None,
             again: false,
         }
+    }
+
+    /// If the first one holds, this one is expected to fail.
+    pub(super) fn with_above(self, above_per_s: Option<f64>) -> Self {
+        Self { above_per_s, ..self }
     }
 
     /// The rate to try; `None`: found.
@@ -71,7 +79,10 @@ impl Search {
         self.again = false;
         self.next_per_s = match (self.held_per_s, self.failed_per_s) {
             (Some(held), None) if held >= self.most_per_s => None,
-            (Some(held), None) => Some((held * factor).min(self.most_per_s)),
+            (Some(held), None) => {
+                let above = self.above_per_s.take().filter(|above| *above > held);
+                Some(above.unwrap_or(held * factor).min(self.most_per_s))
+            }
             (None, Some(failed)) if failed <= self.least_per_s => None,
             (None, Some(failed)) => Some((failed / factor).max(self.least_per_s)),
             (Some(held), Some(failed)) if failed <= held * (1.0 + self.precision) => None,
@@ -101,9 +112,10 @@ mod tests {
         #[test]
         fn the_highest_rate_is_found_to_the_stated_precision(
             limit in 0.2..9_000_000.0f64, first in 0.2..100_000.0f64, precision in 0.005..0.5f64,
-            noise: Vec<bool>,
+            above in proptest::option::of(0.2..100_000.0f64), noise: Vec<bool>,
         ) {
-            let mut search = Search::new(first, 0.1, 10_000_000.0, precision);
+            let search = Search::new(first, 0.1, 10_000_000.0, precision);
+            let mut search = search.with_above(above);
             let mut steps = 0;
             while let Some(rate) = search.next_per_s() {
                 // A narrow failure that the second trial mends.

@@ -10,7 +10,7 @@ use crate::find_max::Bound;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SearchFlags {
     /// Find the highest rate with nothing lost and these corrected latencies: p99=5ms,max=50ms. Each
-    /// step has its own --warmup and --duration; from --rate upwards, or between the ends of a ramp
+    /// step has its own --warmup and --duration; from --rate upwards, or where a ramp fails
     #[arg(long, value_delimiter = ',', value_name = "pNN=TIME,…", conflicts_with = "outstanding")]
     pub(crate) find_max: Vec<Bound>,
     /// How close the highest rate that held and the lowest that did not shall be

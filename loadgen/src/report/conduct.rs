@@ -40,10 +40,13 @@ pub(crate) struct Conduct {
 pub(crate) struct Silence {
     /// Subscribers that stayed to the end.
     pub(crate) connections: u64,
+    /// Half of them were silent for no longer, ns.
     pub(crate) p50_ns: u64,
+    /// 99 % of them were silent for no longer, ns.
     pub(crate) p99_ns: u64,
+    /// The longest of all, ns.
     pub(crate) max_ns: u64,
-    /// --silence.
+    /// --silence, ns.
     pub(crate) bound_ns: Option<u64>,
     /// Subscribers that were silent for longer than that.
     pub(crate) over_bound: u64,
@@ -67,7 +70,9 @@ pub(crate) struct Sending {
 /// What was answered.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct Answers {
+    /// Publications that the server took.
     pub(crate) accepted: u64,
+    /// Publications that it answered with an error.
     pub(crate) refused: u64,
     /// Publications without an answer.
     pub(crate) unanswered: u64,

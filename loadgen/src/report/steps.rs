@@ -17,9 +17,11 @@ use crate::verify::Missed;
 pub(crate) struct Step {
     /// After the beginning of measuring, s.
     pub(crate) from_s: f64,
+    /// Likewise its end, s.
     pub(crate) to_s: f64,
     /// Publications due in it, per second.
     pub(crate) rate_per_s: f64,
+    /// Publications due in it.
     pub(crate) publications: u64,
     /// Of these, never sent: the server did not take them.
     pub(crate) unsent: u64,
@@ -27,11 +29,15 @@ pub(crate) struct Step {
     pub(crate) delivered: u64,
     /// Deliveries that should have been and were not, as far as `missed` lists them.
     pub(crate) lost: u64,
-    /// Corrected latencies.
+    /// Corrected latency: half of the deliveries took no longer, ns.
     pub(crate) p50_ns: u64,
+    /// 90 % took no longer, ns.
     pub(crate) p90_ns: u64,
+    /// 99 % took no longer, ns.
     pub(crate) p99_ns: u64,
+    /// 99.9 % took no longer, ns.
     pub(crate) p99_9_ns: u64,
+    /// The longest, ns.
     pub(crate) max_ns: u64,
 }
 
