@@ -41,16 +41,20 @@ impl Layers {
         self.tls.as_ref().is_some_and(Tls::wants_seal)
     }
 
-    /// Appends to `plain` what was in `bytes`.
+    /// Appends to `plain` what was in `bytes`; whether the peer has said that nothing will follow.
     ///
     /// # Errors
     /// What the peer does wrong, or why it is not trusted.
-    pub(crate) fn open(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), rustls::Error> {
+    pub(crate) fn open(
+        &mut self,
+        bytes: &[u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<bool, rustls::Error> {
         match &mut self.tls {
             Some(tls) => tls.open(bytes, plain),
             None => {
                 plain.extend_from_slice(bytes);
-                Ok(())
+                Ok(false)
             }
         }
     }

@@ -123,7 +123,8 @@ impl Tls {
         self.connection.wants_write()
     }
 
-    /// Takes all of `records`, and appends to `plain` what was in them.
+    /// Takes all of `records`, and appends to `plain` what was in them; whether the peer has said that
+    /// nothing will follow. It may wait for our end then.
     ///
     /// # Errors
     /// What the peer does wrong, or why it is not trusted.
@@ -131,13 +132,13 @@ impl Tls {
         &mut self,
         mut records: &[u8],
         plain: &mut Vec<u8>,
-    ) -> Result<(), rustls::Error> {
+    ) -> Result<bool, rustls::Error> {
         loop {
             let more = !records.is_empty();
             if more && self.connection.read_tls(&mut records).is_err() {
                 return Err(rustls::Error::General("records beyond every bound".to_owned()));
             }
-            self.connection.process_new_packets()?;
+            let has_closed = self.connection.process_new_packets()?.peer_has_closed();
             let mut reader = self.connection.reader();
             // An error means that there is nothing now, or that the peer's end came too early, which
             // its FIN will tell.
@@ -146,8 +147,8 @@ impl Tls {
                 let bytes = part.len();
                 reader.consume(bytes);
             }
-            if !more {
-                return Ok(());
+            if !more || has_closed {
+                return Ok(has_closed);
             }
         }
     }

@@ -49,7 +49,7 @@ http {{
             nchan_subscriber websocket;
             nchan_channel_id bench;
             nchan_subscriber_first_message newest;
-            nchan_websocket_ping_interval 1s;
+            nchan_websocket_ping_interval 30s;
             nchan_deflate_message_for_websocket on;
         }}
         location = /pub {{

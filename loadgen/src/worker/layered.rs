@@ -26,13 +26,16 @@ impl Worker {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         let opened = layers.open(self.ring.bytes(chunk), &mut plain);
-        let taken = match opened {
-            Err(error) => self.end(socket, &reason(&error)),
-            Ok(()) if posts => self.take_answers(socket, &plain, now),
-            Ok(()) => self.take(socket, &plain, now),
+        let taken = match &opened {
+            Err(error) => self.end(socket, &reason(error)),
+            Ok(_) if posts => self.take_answers(socket, &plain, now),
+            Ok(_) => self.take(socket, &plain, now),
         };
         self.plain = plain;
         taken?;
+        if opened == Ok(true) {
+            return self.end(socket, "TLS ended without a close (1006)");
+        }
         let client = &mut self.clients[socket.slot as usize];
         if !client.sending && client.layers.as_ref().is_some_and(|layers| layers.wants_seal()) {
             client.sending = true;
