@@ -256,7 +256,8 @@ impl Hub {
                 }
             }
             Word::Publish { opcode, payload } => {
-                self.book.publications.push(Publication::read(&payload));
+                let publication = Publication::read(&payload);
+                self.book.publications.push(publication);
                 let count = self.book.publications.len() as u64;
                 match self.fault {
                     Fault::Delay { every } if count.is_multiple_of(every) => {
@@ -270,6 +271,14 @@ impl Hub {
                         self.book.stall_ns = (from_ns, now_ns());
                     }
                     _ => {}
+                }
+                let is_behind = |(_, _, kept): &(u64, Opcode, Vec<u8>)| {
+                    Publication::read(kept).stream == publication.stream
+                };
+                if self.kept.iter().any(is_behind) {
+                    // A publisher that was late makes up for it: it must not overtake itself.
+                    self.kept.push_back((now_ns(), opcode, payload));
+                    return;
                 }
                 self.deliver(opcode, &payload);
             }
@@ -410,5 +419,5 @@ fn now_ns() -> u64 {
 /// How long a stall is.
 const STALL: Duration = Duration::from_secs(1);
 const DELAY_NS: u64 = 20_000_000;
-const PUBLISHER_BUFFER_BYTES: usize = 16 * 1024;
-const PUBLISHER_SEGMENT_BYTES: u32 = 1000;
+const PUBLISHER_BUFFER_BYTES: usize = 32 * 1024;
+const PUBLISHER_SEGMENT_BYTES: u32 = 4000;
