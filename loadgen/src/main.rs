@@ -34,6 +34,7 @@ mod recognizer;
 mod record;
 mod recorded;
 mod replay;
+mod replies;
 mod report;
 mod run;
 mod server_process;

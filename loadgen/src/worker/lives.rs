@@ -517,6 +517,7 @@ fn feed(
         }
         Ok(())
     })?;
+    judge.take_replies(&mut answer);
     Ok(answer)
 }
 
