@@ -15,6 +15,7 @@ use crate::flags::{KernelTier, RunFlags};
 use crate::judge::{Identify, Judge};
 use crate::plan::{ClientPlan, Group, WorkerPlan, share};
 use crate::ready::Ready;
+use crate::replies::Replies;
 use crate::report::{Own, Report};
 use crate::run::{Job, Timing, run};
 use crate::shared::Shared;
@@ -76,6 +77,7 @@ impl Crew<'_> {
         let streams = Arc::new(self.streams);
         let interests: Arc<[Interest]> = Arc::from(self.interests);
         let origin = origin(&self.flags.source, &self.groups);
+        let replies = self.flags.dial.replies();
         let mut sources = Some(sources(&shared));
         let (mut number_first, mut cells) = (0, 0);
         let mut jobs = Vec::with_capacity(threads);
@@ -93,6 +95,7 @@ impl Crew<'_> {
             }
             let ready = self.flags.dial.ready.as_ref();
             judge.ready = ready.map(|word| Ready::new(word, clients.len()));
+            judge.replies = (!replies.is_empty()).then(|| Replies::new(&replies));
             if self.closed_loop {
                 let steady = clients.iter().filter(|client| client.is_steady()).count();
                 judge.watch_seen(steady as u32);

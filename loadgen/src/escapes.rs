@@ -1,4 +1,4 @@
-//! `\r`, `\n` and such in what is typed, as the bytes that they stand for.
+//! `\r`, `\n` and such in what is typed, as the bytes that they stand for, and back.
 //!
 //! Knows: C's escapes, as far as protocols of lines need them. Must not know: what is sent.
 
@@ -26,6 +26,18 @@ pub(crate) fn unescape(text: &str) -> Vec<u8> {
     out
 }
 
+/// The bytes in one line: control characters as they would be typed.
+pub(crate) fn legible(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for character in String::from_utf8_lossy(bytes).chars() {
+        match character.is_control() {
+            true => out.extend(character.escape_default()),
+            false => out.push(character),
+        }
+    }
+    out
+}
+
 fn digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).map(|value| value as u8)
 }
@@ -44,5 +56,10 @@ mod tests {
         ] {
             assert_eq!(unescape(text), bytes, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_is_one_line() {
+        assert_eq!(legible(b"INFO {\"a\":1}\r\n\xC3\xA4\xFF"), "INFO {\"a\":1}\\r\\nä\u{FFFD}");
     }
 }

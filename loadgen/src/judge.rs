@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 
 use crate::acks::Acks;
 use crate::books::{Follower, Sort, words};
+use crate::escapes::legible;
 use crate::ready::Ready;
 use crate::recognizer::{Recognized, Recognizer};
 use crate::record::Recorder;
+use crate::replies::Replies;
 use crate::report::Slowness;
 use crate::spread::Spread;
 use crate::stamp::{Finder, Stamp, is_intact, template};
@@ -33,11 +35,13 @@ pub(crate) struct Judge {
     pub(crate) acks: Option<Box<Acks>>,
     /// With --ready.
     pub(crate) ready: Option<Ready>,
+    /// With --answer.
+    pub(crate) replies: Option<Replies>,
     /// The first error that the server announced in JSON.
     pub(crate) first_error: Option<String>,
     /// The first message without a stamp, see [`Counts::unrecognised`].
     pub(crate) first_unrecognised: Option<String>,
-    /// The beginning of the last message to a connection that subscribes to nothing.
+    /// The beginning of the last message of others' to a connection that subscribes to nothing.
     pub(crate) last_aside: Vec<u8>,
 }
 
@@ -106,6 +110,7 @@ impl Judge {
             slowness: Slowness::default(),
             acks: None,
             ready: None,
+            replies: None,
             first_error: None,
             first_unrecognised: None,
             last_aside: Vec::new(),
@@ -252,6 +257,17 @@ impl Judge {
         if let Some(ready) = &mut self.ready {
             ready.hear(connection, payload);
         }
+        if let Some(replies) = &mut self.replies {
+            replies.hear(payload);
+        }
+    }
+
+    /// Moves to the end of `out` what is to be answered to what has just been received.
+    #[inline]
+    pub(crate) fn take_replies(&mut self, out: &mut Vec<u8>) {
+        if let Some(replies) = &mut self.replies {
+            replies.take(out);
+        }
     }
 
     /// Every publication that should be answered is; `published` says how many each publisher has
@@ -315,13 +331,12 @@ impl Judge {
             acks.answer(connection, payload, now_ns);
         }
         self.hear(connection, payload);
+        if payload.starts_with(b"{\"op\":\"") {
+            return self.other(0, payload);
+        }
+        self.counts.control_messages += 1;
         self.last_aside.clear();
         self.last_aside.extend_from_slice(shown(payload));
-        if payload.starts_with(b"{\"op\":\"") {
-            self.other(0, payload);
-        } else {
-            self.counts.control_messages += 1;
-        }
     }
 
     /// A subscriber that counted in the closed loop is gone, or never came.
@@ -349,8 +364,7 @@ impl Judge {
             return;
         }
         self.counts.unrecognised += 1;
-        let text = || String::from_utf8_lossy(shown(payload)).escape_debug().to_string();
-        self.first_unrecognised.get_or_insert_with(text);
+        self.first_unrecognised.get_or_insert_with(|| legible(shown(payload)));
     }
 
     /// Not a publication: the JSON protocol's own words, or damage.

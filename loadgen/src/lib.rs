@@ -44,6 +44,7 @@ mod recognizer;
 mod record;
 mod recorded;
 mod replay;
+mod replies;
 mod report;
 mod run;
 mod scenario;

@@ -86,8 +86,7 @@ stream {{
 
 NATS = """
 listen: "127.0.0.1:{client_port}"
-# Its pings are messages of its own protocol, which nobody answers here.
-ping_interval: "10m"
+ping_interval: "{ping_interval}"
 websocket {{
     listen: "127.0.0.1:{port}"
     no_tls: true
@@ -189,14 +188,14 @@ def tls_before(upstream, certificate, key):
     return server
 
 
-def nats():
-    """Debian's nats-server with its WebSocket."""
+def nats(ping_interval="10m"):
+    """Debian's nats-server with its WebSocket. Its pings are messages of its own protocol."""
     client_port, port = free_ports(2)
     return Target(
         *("nats-server", "-c", "FOLDER/config"),
         listens=port,
         config=NATS,
-        **{"client_port": client_port, "port": port},
+        **{"client_port": client_port, "port": port, "ping_interval": ping_interval},
     )
 
 

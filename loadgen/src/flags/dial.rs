@@ -10,6 +10,7 @@ use uringcast_protocol::Opcode;
 
 use crate::dial::{Greeting, Header};
 use crate::escapes::unescape;
+use crate::replies::Pairs;
 use crate::template::Template;
 
 /// What all commands share.
@@ -35,6 +36,18 @@ pub(crate) struct DialFlags {
     /// them. Without it publishing begins 0.2 s after the last one is connected
     #[arg(long, help_heading = HEADING, value_name = "TEXT")]
     pub(crate) ready: Option<String>,
+    /// What to reply to messages with this in them that are no publications, such as a protocol's own
+    /// pings; \r \n \t \0 \\ \xHH as in C; repeatable
+    #[arg(long, help_heading = HEADING, num_args = 2, value_names = ["TEXT", "REPLY"])]
+    pub(crate) answer: Vec<String>,
+}
+
+impl DialFlags {
+    /// The pairs of --answer.
+    pub(crate) fn replies(&self) -> Pairs {
+        let (pairs, _) = self.answer.as_chunks::<2>();
+        pairs.iter().map(|[word, reply]| (unescape(word), unescape(reply))).collect()
+    }
 }
 
 /// How `fanout` publishes.

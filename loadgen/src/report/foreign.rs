@@ -3,6 +3,7 @@
 //! Knows: which of it makes a run unclean. Must not know: how stamps are found.
 
 use super::Report;
+use crate::escapes::legible;
 use crate::post::Posts;
 
 impl Report {
@@ -34,8 +35,7 @@ impl Report {
         self.notes.splice(first..first, wrong);
         self.notes.extend(note);
         if !self.clean && !last_to_publishers.is_empty() {
-            let text = String::from_utf8_lossy(last_to_publishers);
-            self.notes.push(format!("a publisher was told last: {}", text.escape_debug()));
+            self.notes.push(format!("a publisher was told last: {}", legible(last_to_publishers)));
         }
     }
 }

@@ -536,6 +536,7 @@ pub(crate) fn feed(
         }
         Ok(())
     })?;
+    judge.take_replies(&mut answer);
     Ok(answer)
 }
 
