@@ -100,13 +100,13 @@ def test_a_page_is_whole_without_a_network(start, tmp_path):
     for name in ("one", "two"):
         reports.append(str(tmp_path / f"{name}.json"))
         html = ["--html", str(tmp_path / f"{name}.html"), "--json", reports[-1]]
-        code, _, error = run_binary("loadgen", *fanout(server, "--duration", "3s", *html))
+        code, _, error = run_binary("loadgen", *fanout(server, "--duration", "2s", *html))
         assert code == 0, error
     both = ["--html", str(tmp_path / "both.html")]
     code, out, error = run_binary("loadgen", "compare", *reports, *both)
     assert code == 0 and "no confidence" in out, out + error
-    for page, plots in [("one", 5), ("both", 3)]:
-        with contextlib.closing(Browser()) as browser:
+    with contextlib.closing(Browser()) as browser:
+        for page, plots in [("one", 5), ("both", 3)]:
             browser.open((tmp_path / f"{page}.html").as_uri())
             shown = browser.run(
                 """return [...document.querySelectorAll('svg')].map(svg => {

@@ -14,7 +14,7 @@ pub(crate) struct SeeingFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Serve the run's figures as Prometheus text while it lasts: 127.0.0.1:9100, then /metrics
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) metrics: Option<SocketAddr>,
 }
 
@@ -44,6 +44,10 @@ pub(crate) struct CompareFlags {
     /// For the samples that intervals are calculated from
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "should be an IP address and a port, as in 127.0.0.1:9100".to_owned())
 }
 
 const EXAMPLES: &str = "\

@@ -124,9 +124,9 @@ impl Timeline {
             self.open.push_back(Second::new());
         }
         let into = &mut self.open[at];
-        into.deliveries += running.messages - before.messages;
-        into.published += running.published - before.published;
-        into.wire_bytes += running.wire_bytes - before.wire_bytes;
+        into.deliveries += running.messages.saturating_sub(before.messages);
+        into.published += running.published.saturating_sub(before.published);
+        into.wire_bytes += running.wire_bytes.saturating_sub(before.wire_bytes);
         if let Some(mut latencies) = latencies {
             into.max_ns = into.max_ns.max(latencies.max());
             for step in latencies.iter_recorded() {

@@ -266,7 +266,13 @@ impl Topic {
                 texts
             }
             _ => {
-                let rest = self.log.iter().enumerate().skip(from.min(seq) as usize);
+                // Of values the last one stands for those before it.
+                let first = if name.ends_with("bookTicker") {
+                    from.max(seq.saturating_sub(1))
+                } else {
+                    from
+                };
+                let rest = self.log.iter().enumerate().skip(first.min(seq) as usize);
                 rest.map(|(at, (_, data))| framed(name, at as u64 + 1, false, data)).collect()
             }
         }
