@@ -1,26 +1,27 @@
 //! How much can the load generator take? A server that does nothing but write.
 //!
-//! Usage: `blaster PORT CONNECTIONS [CHUNK_BYTES]`, then on another processor
+//! Usage: `blaster PORT CONNECTIONS [CHUNK_BYTES] [ROUNDS_PER_S]`, then on another processor
 //! `loadgen fanout --url ws://127.0.0.1:PORT/raw/x --publish-url ws://127.0.0.1:PORT/publish/x
 //! --subscribers CONNECTIONS --rate 1 --cpus 1`. When all have connected and the first publication
 //! comes, every subscriber is sent the same stamped 128-byte messages, a chunk at a time, as fast
-//! as it goes. The report's deliveries per second, and whether its own thread was the limit, is
-//! the answer. Latencies in it mean nothing: a chunk's messages share one time.
+//! as it goes or so many times a second. The report's deliveries per second, and whether its own
+//! thread was the limit, is the answer. Latencies in it mean little: a chunk's messages share one time.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
-use uringcast_protocol::Opcode;
+use uringcast_loadgen::bench::messages;
 use uringcast_protocol::handshake::{Switching, parse, write_switching};
-use uringcast_protocol::writer::write_message;
 
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut number =
         |default: usize| arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (port, connections, chunk_bytes) = (number(9101), number(2000), number(64 * 1024));
+    let (port, connections) = (number(9101), number(2000));
+    let (chunk_bytes, rounds_per_s) = (number(64 * 1024), number(0));
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
     let port = u16::try_from(port).map_err(std::io::Error::other)?;
@@ -39,21 +40,24 @@ fn main() -> std::io::Result<()> {
     let Some(mut publisher) = publisher else { return Ok(()) };
     publisher.read_exact(&mut [0])?;
     println!("{} subscribers; writing chunks of {chunk_bytes} bytes", subscribers.len());
-    let mut sequence = 0u64;
-    let mut chunk = Vec::with_capacity(chunk_bytes);
+    let per_chunk = (chunk_bytes / FRAME_BYTES).max(1) as u64;
+    let (begun_ns, mut sequence, mut round) = (now_ns(), 0, 0);
     while !subscribers.is_empty() {
-        chunk.clear();
-        let now = clock_gettime(ClockId::Monotonic);
-        let now_ns = now.tv_sec * 1_000_000_000 + now.tv_nsec;
-        while chunk.len() + MESSAGE_BYTES + 4 <= chunk_bytes {
-            let head = format!(r#"{{"uc":"{sequence:016x}{now_ns:016x}{now_ns:016x}"#);
-            let payload = format!("{head:.<width$}\"}}", width = MESSAGE_BYTES - 2);
-            write_message(&mut chunk, Opcode::Text, payload.as_bytes(), None);
-            sequence += 1;
+        if let Some(offset_ns) = (round * 1_000_000_000_u64).checked_div(rounds_per_s as u64) {
+            let left_ns = (begun_ns + offset_ns).saturating_sub(now_ns());
+            std::thread::sleep(Duration::from_nanos(left_ns));
         }
+        let chunk = messages(sequence, per_chunk, MESSAGE_BYTES);
         subscribers.retain_mut(|subscriber| subscriber.write_all(&chunk).is_ok());
+        sequence += per_chunk;
+        round += 1;
     }
     Ok(())
+}
+
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 fn upgrade(mut stream: TcpStream) -> std::io::Result<(TcpStream, String)> {
@@ -73,3 +77,4 @@ fn upgrade(mut stream: TcpStream) -> std::io::Result<(TcpStream, String)> {
 }
 
 const MESSAGE_BYTES: usize = 128;
+const FRAME_BYTES: usize = MESSAGE_BYTES + 4;

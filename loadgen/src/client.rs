@@ -42,6 +42,12 @@ pub(crate) struct Client {
     pub(crate) frames: Frames,
     /// When the connection was begun, ns.
     pub(crate) begun_ns: u64,
+    /// From when on it has been silent, ns.
+    heard_ns: u64,
+    /// The longest that it was, ns.
+    silence_ns: u64,
+    /// The upgrade is in the kernel.
+    asked: bool,
     /// The status of the close that the server sent.
     pub(crate) close_code: Option<u16>,
     /// And we have answered it.
@@ -62,6 +68,9 @@ impl Client {
             pending: Vec::new(),
             frames: Frames::default(),
             begun_ns: 0,
+            heard_ns: 0,
+            silence_ns: 0,
+            asked: false,
             close_code: None,
             answered: false,
             layers: None,
@@ -84,6 +93,7 @@ impl Client {
         self.pending = Vec::new();
         self.frames.clear();
         self.begun_ns = now_ns;
+        self.asked = false;
         self.close_code = None;
         self.answered = false;
         let mut request = Vec::new();
@@ -121,6 +131,29 @@ impl Client {
         }
         self.state = State::Open;
         Ok(Some(rest))
+    }
+
+    /// A send has ended: whether it was the first of this life, so that the TCP connection stands.
+    pub(crate) fn connected(&mut self) -> bool {
+        !std::mem::replace(&mut self.asked, true)
+    }
+
+    /// A message has come.
+    #[inline]
+    pub(crate) fn heard(&mut self, now_ns: u64) {
+        self.silence_ns = self.silence_ns.max(now_ns.saturating_sub(self.heard_ns));
+        self.heard_ns = now_ns.max(self.heard_ns);
+    }
+
+    /// From now on it should not be silent.
+    pub(crate) fn listen(&mut self, from_ns: u64) {
+        self.heard_ns = from_ns;
+        self.silence_ns = 0;
+    }
+
+    /// The longest time without a message, until `end_ns`.
+    pub(crate) fn silence_ns(&self, end_ns: u64) -> u64 {
+        self.silence_ns.max(end_ns.saturating_sub(self.heard_ns))
     }
 
     /// What goes over the wire for `plain`.
@@ -179,6 +212,21 @@ mod tests {
     #[test]
     fn a_connection_takes_little_memory() {
         assert!(size_of::<Client>() <= 192, "{} bytes", size_of::<Client>());
+    }
+
+    #[test]
+    fn silence_is_the_longest_time_without_a_message() {
+        let mut client = Client::new(Role::Idle, 0);
+        client.heard(5);
+        client.listen(1000);
+        assert_eq!(client.silence_ns(1500), 500);
+        client.heard(1100);
+        client.heard(1700);
+        client.heard(1800);
+        assert_eq!(client.silence_ns(1900), 600);
+        assert_eq!(client.silence_ns(2900), 1100);
+        // Publishing had ended before the last message came.
+        assert_eq!(client.silence_ns(1750), 600);
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(crate) fn connect(flags: &ConnectFlags) -> Result<Report, Failure> {
         timing: Timing {
             warmup: Duration::ZERO,
             duration: Some(flags.hold),
-            grace: Duration::ZERO,
+            // Nothing is on its way, but each thread has to look.
+            grace: Duration::from_secs(1),
             drain_max: DRAIN_MAX,
         },
         payload_bytes: None,
@@ -47,6 +48,8 @@ pub(crate) fn connect(flags: &ConnectFlags) -> Result<Report, Failure> {
         slow_catch_up: false,
         server_buffer_bytes: 0,
         closed_loop: false,
+        steps: None,
+        acks: None,
     }
     .run(|_| Vec::new(), || Identify::Nothing)
 }

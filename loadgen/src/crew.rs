@@ -5,21 +5,25 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::acks::Acks;
 use crate::books::{BooksPlan, Follower};
+use crate::client::Client;
 use crate::dial;
-use crate::driver::{Sources, file_limit_raise};
+use crate::driver::{Means, Sources, file_limit_raise};
 use crate::failure::Failure;
-use crate::flags::RunFlags;
+use crate::flags::{KernelTier, RunFlags};
 use crate::judge::{Identify, Judge};
 use crate::plan::{ClientPlan, Group, WorkerPlan, share};
 use crate::ready::Ready;
 use crate::replies::Replies;
-use crate::report::Report;
+use crate::report::{Own, Report};
 use crate::run::{Job, Timing, run};
 use crate::shared::Shared;
 use crate::source::Source;
 use crate::spread::Spread;
+use crate::steps::Steps;
 use crate::verify::{Interest, Ledger, Streams};
+use crate::watch::Watch;
 
 /// Everything that a command decides.
 pub(crate) struct Crew<'a> {
@@ -45,6 +49,10 @@ pub(crate) struct Crew<'a> {
     pub(crate) slow_catch_up: bool,
     /// What the server's kernel may hold of a connection, bytes.
     pub(crate) server_buffer_bytes: u64,
+    /// Latency is wanted step by step.
+    pub(crate) steps: Option<Steps>,
+    /// The server answers publications.
+    pub(crate) acks: Option<Acks>,
 }
 
 impl Crew<'_> {
@@ -59,7 +67,10 @@ impl Crew<'_> {
         identify: impl Fn() -> Identify,
     ) -> Result<Report, Failure> {
         dial::complete(&mut self.groups, &self.clients, &self.flags.dial)?;
-        let shares = share(&self.clients, self.threads()?);
+        let means = means(self.flags.kernel.kernel_tier)?;
+        let connections_max = self.connections_max(means)?;
+        let shares = share(&self.clients, self.threads(means)?);
+        let watch = Watch::new(self.flags, self.clients.len() as u64)?;
         let threads = shares.len();
         let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
         let shared = Arc::new(shared);
@@ -68,7 +79,7 @@ impl Crew<'_> {
         let origin = origin(&self.flags.source, &self.groups);
         let replies = self.flags.dial.replies();
         let mut sources = Some(sources(&shared));
-        let mut number_first = 0;
+        let (mut number_first, mut cells) = (0, 0);
         let mut jobs = Vec::with_capacity(threads);
         for (thread, clients) in shares.into_iter().enumerate() {
             let interest_of = clients.iter().map(|client| {
@@ -76,6 +87,9 @@ impl Crew<'_> {
             });
             let ledger = Ledger::new(Arc::clone(&streams), Arc::clone(&interests), interest_of);
             let mut judge = Judge::new(ledger, identify(), self.payload_bytes, self.spread.clone());
+            judge.recorder.steps = self.steps.clone().map(Box::new);
+            // Publishers are all in the first thread.
+            judge.acks = self.acks.clone().filter(|_| thread == 0).map(Box::new);
             if let Some(books) = &self.books {
                 judge.follower = Some(Box::new(Follower::new(books, &judge.ledger, &clients)));
             }
@@ -86,6 +100,7 @@ impl Crew<'_> {
                 let steady = clients.iter().filter(|client| client.is_steady()).count();
                 judge.watch_seen(steady as u32);
             }
+            cells += judge.ledger.cells();
             let count = clients.len() as u32;
             let plan = WorkerPlan {
                 thread,
@@ -101,24 +116,40 @@ impl Crew<'_> {
                 slow_bytes_per_s: self.slow_bytes_per_s,
                 slow_catch_up: self.slow_catch_up,
                 receive_buffer_bytes: self.flags.receive_buffer.map(|bytes| bytes as usize),
+                send_buffer_bytes: self.flags.kernel.send_buffer.map(|bytes| bytes as usize),
+                means,
             };
             number_first += count;
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
         }
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
-        let finished = run(jobs, &shared, self.timing, self.flags.pid, self.flags.quiet)?;
+        let finished = run(jobs, &shared, self.timing, self.flags.pid, watch)?;
+        let own = Own::new(finished.own, aside_bytes(cells, number_first), means, connections_max);
         let clients = &self.clients;
-        let offered = self.flags.deflate;
         let has_books = self.books.is_some();
         let mut report =
-            Report::new(finished, &firsts, &streams, clients, self.timing, offered, has_books);
+            Report::new(finished, &firsts, &streams, clients, self.timing, self.flags, has_books);
+        report.add_own(own);
         report.add_slow(self.slow_bytes_per_s, self.server_buffer_bytes);
         Ok(report)
     }
 
+    /// How many connections there can be where each is a file descriptor.
+    fn connections_max(&self, means: Means) -> Result<Option<u64>, Failure> {
+        let spare = FILES_SPARE + FILES_PER_THREAD * u64::from(self.flags.threads);
+        let most = file_limit_raise().saturating_sub(spare);
+        let connections = self.clients.len() as u64;
+        match means.direct {
+            true => Ok(None),
+            false if connections <= most => Ok(Some(most)),
+            false => Err(Failure::Files { connections, most, needed: connections + spare }),
+        }
+    }
+
     /// As many receiving threads as asked for, or as the rings' tables of files make necessary.
-    fn threads(&self) -> Result<usize, Failure> {
-        let per_ring = file_limit_raise().saturating_sub(FILES_SPARE).clamp(1, SLOTS_MAX);
+    fn threads(&self, means: Means) -> Result<usize, Failure> {
+        let limit = if means.direct { file_limit_raise() } else { SLOTS_MAX };
+        let per_ring = limit.saturating_sub(FILES_SPARE).clamp(1, SLOTS_MAX);
         let needed = (self.clients.len() as u64).div_ceil(per_ring);
         let threads = needed.max(u64::from(self.flags.threads)) as usize;
         let cpus = &self.flags.cpus;
@@ -128,6 +159,20 @@ impl Crew<'_> {
         }
         Ok(threads)
     }
+}
+
+fn means(tier: KernelTier) -> Result<Means, Failure> {
+    match tier {
+        KernelTier::Auto => Means::probe().map_err(Failure::Ring),
+        KernelTier::Base => Ok(Means::BASE),
+    }
+}
+
+/// What each of so many connections has before it is opened, bytes: its plan, here, dealt out, and in
+/// its thread's hands; its state; its row in the ledger, and the cells of all.
+fn aside_bytes(cells: usize, connections: u32) -> u64 {
+    let cells_bytes = (cells * size_of::<u64>()) as u64 / u64::from(connections.max(1));
+    (4 * size_of::<ClientPlan>() + size_of::<Client>() + 2 * size_of::<u32>()) as u64 + cells_bytes
 }
 
 /// The processor of a thread: `cpus` are the receiving threads', which come last, in order; one
@@ -166,6 +211,8 @@ pub(crate) fn evenly(subscribers: u32, count: u64) -> impl Fn(u32) -> bool {
 
 /// Descriptors left for everything else.
 const FILES_SPARE: u64 = 64;
+/// A thread's ring, and what wakes it.
+const FILES_PER_THREAD: u64 = 4;
 /// Slots of one ring's table (io_uring allows 2^20).
 const SLOTS_MAX: u64 = 1 << 20;
 

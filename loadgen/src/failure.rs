@@ -4,10 +4,10 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use thiserror::Error;
 
+use crate::driver::RingError;
 use crate::run::RunError;
 
 /// What is printed to standard error before the end.
@@ -16,12 +16,28 @@ pub(crate) enum Failure {
     /// Order books that can't be rebuilt, or not begun.
     #[error("--books: {0}")]
     Books(String),
+    /// More connections than descriptors.
+    #[error(
+        "{connections} connections are too many: here each is a file descriptor (no table of sockets in \
+         io_uring, which is of Linux 5.19, or --kernel-tier base), and RLIMIT_NOFILE allows {most}; raise \
+         it (`ulimit -n`, LimitNOFILE=) to {needed} or more"
+    )]
+    Files { connections: u64, most: u64, needed: u64 },
+    /// A file that should be a report.
+    #[error("error: invalid value '{}' for 'A.json': should be a report as written by --json ({reason})", path.display())]
+    NoReport { path: PathBuf, reason: String },
     /// A file that was to be read.
     #[error("{}: {error}", path.display())]
     Read { path: PathBuf, error: std::io::Error },
+    /// No io_uring.
+    #[error(transparent)]
+    Ring(RingError),
     /// While running.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// What a scenario file says.
+    #[error("{}:{line}: {problem}", path.display())]
+    Scenario { path: PathBuf, line: usize, problem: String },
     /// What the threads share.
     #[error("setting up: {0}")]
     Setup(std::io::Error),
@@ -40,14 +56,18 @@ impl Failure {
     }
 
     /// 1 failed while running, 2 wrong use.
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Usage { .. } => 2,
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Files { .. }
+            | Self::NoReport { .. }
+            | Self::Scenario { .. }
+            | Self::Usage { .. } => 2,
             Self::Books(_)
             | Self::Read { .. }
+            | Self::Ring(_)
             | Self::Run(_)
             | Self::Setup(_)
             | Self::Write { .. } => 1,
-        })
+        }
     }
 }

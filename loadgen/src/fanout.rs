@@ -3,23 +3,26 @@
 //! Knows: which connections and sources that takes. Must not know: rings, report formats.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uringcast_protocol::Opcode;
 
 use crate::crew::{Crew, churners};
 use crate::dial;
 use crate::failure::Failure;
+use crate::find_max::find;
 use crate::flags::FanoutFlags;
 use crate::judge::Identify;
 use crate::payload::Payload;
 use crate::plan::{ClientPlan, Group, Role, Schedule};
 use crate::post::PostSource;
-use crate::report::Report;
+use crate::report::{Report, StepsOf};
 use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
 use crate::source::{Pace, Source, StampedSource};
 use crate::spread::Spread;
 use crate::stamp::Finder;
+use crate::steps::Steps;
 use crate::verify::{Interest, StreamKind, Streams};
 
 /// Runs it.
@@ -34,7 +37,19 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
             "1 with --outstanding: a closed loop has one publisher",
         ));
     }
+    if flags.search.find_max.is_empty() { once(flags) } else { find(flags, once) }
+}
+
+/// One run at one rate, or along one ramp.
+fn once(flags: &FanoutFlags) -> Result<Report, Failure> {
     let publishers = flags.publishers;
+    let duration = flags.duration.or_else(|| flags.rate.ramp()).unwrap_or(DURATION);
+    let rate = flags.rate.held_for(flags.warmup);
+    let step_ns = rate.ramp().map(|ramp| (ramp.as_nanos() as u64 / STEPS).max(1));
+    let steps = step_ns.map(|step_ns| {
+        let count = (duration.as_nanos() as u64).div_ceil(step_ns).min(STEPS_MAX);
+        Steps::new(count as usize, step_ns)
+    });
     let names = (0..publishers).map(|number| format!("publisher {number}")).collect();
     let streams = Streams { names, kinds: vec![StreamKind::Event; usize::from(publishers)] };
     let mut clients: Vec<_> = (0..publishers)
@@ -50,14 +65,15 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
     // A JSON server wraps the payload: only on a raw path is its length known.
     let is_raw = is_own(flags) && flags.url.path.starts_with("/raw/");
     let payload_bytes = is_raw.then_some(flags.size);
-    let seconds = (flags.warmup + flags.duration).as_secs_f64();
+    let whole = flags.warmup + duration;
     let publications = match flags.outstanding {
-        Some(_) => CLOSED_LOOP_PER_S * seconds as u64,
-        None => (flags.rate * seconds) as u64,
+        Some(_) => CLOSED_LOOP_PER_S * whole.as_secs(),
+        None => rate.count_before(whole.as_nanos() as u64),
     };
     let publish =
         dial::publishing(flags.publish_url.group(None), &flags.publisher, &flags.run.dial);
-    Crew {
+    let schedule = Schedule { rate, count: None, publishers: u64::from(publishers), publisher: 0 };
+    let crew = Crew {
         flags: &flags.run,
         groups: vec![flags.url.group(Some(0)), publish.clone()],
         clients,
@@ -65,7 +81,7 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
         streams,
         timing: Timing {
             warmup: flags.warmup,
-            duration: Some(flags.duration),
+            duration: Some(duration),
             grace: flags.run.grace,
             drain_max: DRAIN_MAX,
         },
@@ -76,14 +92,27 @@ pub(crate) fn fanout(flags: &FanoutFlags) -> Result<Report, Failure> {
         slow_catch_up: false,
         server_buffer_bytes: 0,
         closed_loop: flags.outstanding.is_some(),
-    }
-    .run(
-        |shared| sources(flags, &publish, shared),
+        steps,
+        acks: None,
+    };
+    let mut report = crew.run(
+        |shared| sources(flags, &publish, schedule, shared),
         || match is_own(flags) {
             true => Identify::Stamp(Finder::default()),
             false => Identify::Foreign(Finder::default()),
         },
-    )
+    )?;
+    if let Some(steps) = &report.recorder.steps {
+        let of = StepsOf {
+            schedule: &schedule,
+            warmup_ns: flags.warmup.as_nanos() as u64,
+            window_ns: (report.deliveries.window_s * 1e9) as u64,
+            published: report.published.published,
+            missed: &report.missed,
+        };
+        report.steps = of.list(steps);
+    }
+    Ok(report)
 }
 
 /// Whether messages are as our server sends them: one publication each, or words of its protocol.
@@ -95,16 +124,17 @@ fn is_own(flags: &FanoutFlags) -> bool {
     is_path && !has_greetings && flags.publisher.template.is_none()
 }
 
-fn sources(flags: &FanoutFlags, group: &Group, shared: &Arc<Shared>) -> Vec<Box<dyn Source>> {
+fn sources(
+    flags: &FanoutFlags,
+    group: &Group,
+    schedule: Schedule,
+    shared: &Arc<Shared>,
+) -> Vec<Box<dyn Source>> {
     let opcode = if flags.binary { Opcode::Binary } else { Opcode::Text };
     let source = |publisher: u16| -> Box<dyn Source> {
         let pace = match flags.outstanding {
             Some(outstanding) => Pace::Closed { outstanding },
-            None => Pace::Open(Schedule {
-                publications_per_s: flags.rate,
-                publishers: u64::from(flags.publishers),
-                publisher: u64::from(publisher),
-            }),
+            None => Pace::Open(Schedule { publisher: u64::from(publisher), ..schedule }),
         };
         let shared = Arc::clone(shared);
         let template = flags.publisher.template.as_ref();
@@ -124,3 +154,7 @@ const SUBSCRIBE: u16 = 0;
 const PUBLISH: u16 = 1;
 /// For choosing samples, a guess at what a closed loop reaches.
 const CLOSED_LOOP_PER_S: u64 = 10_000;
+const DURATION: Duration = Duration::from_secs(10);
+/// A ramp is told in so many steps; what follows it, in steps of the same length.
+const STEPS: u64 = 20;
+const STEPS_MAX: u64 = 60;

@@ -2,7 +2,14 @@
 //!
 //! Knows: names, defaults, help. Must not know: what is done with them.
 
+mod checks;
 mod dial;
+mod kernel;
+mod publish;
+mod scenario;
+mod search;
+mod seeing;
+mod selftest;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,12 +17,20 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::checks::ChecksFlags;
 pub(crate) use self::dial::{DialFlags, PublisherFlags};
+pub(crate) use self::kernel::{KernelFlags, KernelTier};
+pub(crate) use self::publish::PublishFlags;
+pub(crate) use self::scenario::ScenarioFlags;
+pub(crate) use self::search::SearchFlags;
+pub(crate) use self::seeing::{CompareFlags, SeeingFlags};
+pub(crate) use self::selftest::SelftestFlags;
+use crate::rate::Rate;
 use crate::targets::Target;
 
 /// Load generator for WebSocket push servers.
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "loadgen", version, about, max_term_width = 100)]
 #[command(args_override_self = true)]
 pub(crate) struct Flags {
     #[command(subcommand)]
@@ -25,12 +40,22 @@ pub(crate) struct Flags {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Set the reports of several runs beside each other: ratios, and how sure they are
+    Compare(CompareFlags),
     /// Open connections at a rate, hold them, watch for losses
     Connect(ConnectFlags),
     /// One topic to many subscribers: latency from the intended time, loss per connection
     Fanout(FanoutFlags),
+    /// Publishers alone: how many publications are accepted, and how fast
+    Publish(PublishFlags),
     /// Publish recorded market data as it was recorded, faster or slower, and check who gets what
     Replay(ReplayFlags),
+    /// Run what a TOML file says
+    Run(ScenarioFlags),
+    /// What this load generator can take itself, on this machine
+    Selftest(SelftestFlags),
+    /// Print the JSON Schema of reports (--json): every field and its meaning
+    Schema,
     /// Publish made-up market data: the same seed gives the same ticks
     Synth(SynthFlags),
 }
@@ -38,12 +63,12 @@ pub(crate) enum Command {
 /// What all commands share.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunFlags {
-    /// Receiving threads, each with an io_uring of its own; more are taken where one ring's table of
-    /// files is too small. Publishers have a further thread
+    /// Receiving threads, each with an io_uring; more where one ring's table of files is too small.
+    /// Publishers have one more
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) threads: u16,
-    /// Processors of the receiving threads, in order; one more is the publishing thread's, else that
-    /// shares the first: 0,1
+    /// Processors of the receiving threads; one more is the publishing thread's, else it shares the
+    /// first
     #[arg(long, value_delimiter = ',', value_name = "CPU,…")]
     pub(crate) cpus: Vec<usize>,
     /// Connections begun per second; 0: as fast as they are answered
@@ -52,9 +77,8 @@ pub(crate) struct RunFlags {
     /// Source addresses [default: one of 127.0.0.0/8 per 1,000 connections to a loopback server]
     #[arg(long, value_delimiter = ',', value_name = "IP,…")]
     pub(crate) source: Vec<IpAddr>,
-    /// Receive buffer asked of the kernel for each subscriber (it doubles that) [default: the kernel's,
-    /// which grows to some MB; with thousands of subscribers that fall behind, all together may exceed
-    /// net.ipv4.tcp_mem, and then TCP drops and waits]
+    /// Receive buffer of each subscriber, doubled by the kernel [default: grows to some MB; thousands
+    /// that fall behind may together exceed net.ipv4.tcp_mem]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(2048..=1 << 30))]
     pub(crate) receive_buffer: Option<u32>,
     /// Process id of the server: its processor time and memory are reported
@@ -66,13 +90,16 @@ pub(crate) struct RunFlags {
     /// Write the percentiles in HdrHistogram's text format (for its plotter)
     #[arg(long, value_name = "FILE")]
     pub(crate) hgrm: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) seeing: SeeingFlags,
     /// How long to wait without a delivery for what is still on its way at the end
     #[arg(long, default_value = "3s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) grace: Duration,
-    /// Offer permessage-deflate (RFC 7692) without context takeover on all connections but the
-    /// publishers', and inflate what comes compressed
+    /// Offer permessage-deflate without context takeover to all but publishers, and inflate
     #[arg(long)]
     pub(crate) deflate: bool,
+    #[command(flatten)]
+    pub(crate) checks: ChecksFlags,
     /// No progress bars and no table: files and exit code only
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -80,14 +107,16 @@ pub(crate) struct RunFlags {
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     #[command(flatten)]
+    pub(crate) kernel: KernelFlags,
+    #[command(flatten)]
     pub(crate) dial: DialFlags,
 }
 
 /// `loadgen fanout`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FanoutFlags {
-    /// Where subscribers connect; for JSON: ws://127.0.0.1:9001/ws?topics=bench. A {n} in it stands for
-    /// the connection's number: with topics=bench,own.{n} no two have the same interest
+    /// Where subscribers connect; JSON: ws://127.0.0.1:9001/ws?topics=bench. {n} in it is the
+    /// connection's number: topics=bench,own.{n}
     #[arg(long, default_value = "ws://127.0.0.1:9001/raw/bench")]
     pub(crate) url: Target,
     /// Where publishers connect; with http:// or https:// each publication is a POST
@@ -99,9 +128,10 @@ pub(crate) struct FanoutFlags {
     /// Connections that publish
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) publishers: u16,
-    /// Publications per second, all publishers together, on an absolute schedule
-    #[arg(long, default_value_t = 10.0, value_name = "PER_S", value_parser = positive)]
-    pub(crate) rate: f64,
+    /// Publications per second, all publishers together, on an absolute schedule; or a ramp from one
+    /// rate to another, as in 100..5000/60s
+    #[arg(long, default_value = "10", value_name = "PER_S")]
+    pub(crate) rate: Rate,
     /// Closed loop instead: publish when fewer than N publications are not yet with every subscriber
     #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) outstanding: Option<u64>,
@@ -111,9 +141,10 @@ pub(crate) struct FanoutFlags {
     /// Publish binary messages; default is text, which is valid JSON
     #[arg(long)]
     pub(crate) binary: bool,
-    /// How long to measure, after the warm-up
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub(crate) duration: Duration,
+    /// How long to measure, after the warm-up [default: 10s; a ramp's length; 5s for each step of
+    /// --find-max]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) duration: Option<Duration>,
     /// Publishing before measuring
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) warmup: Duration,
@@ -124,6 +155,8 @@ pub(crate) struct FanoutFlags {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) stalled: u32,
     #[command(flatten)]
+    pub(crate) search: SearchFlags,
+    #[command(flatten)]
     pub(crate) publisher: PublisherFlags,
     #[command(flatten)]
     pub(crate) run: RunFlags,
@@ -132,8 +165,8 @@ pub(crate) struct FanoutFlags {
 /// `loadgen connect`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConnectFlags {
-    /// Where to connect; to subscribe as well: ws://127.0.0.1:9001/ws?topics=a,b.*. A {n} in it stands
-    /// for the connection's number
+    /// Where to connect; to subscribe as well: ws://127.0.0.1:9001/ws?topics=a,b.*. {n} in it is the
+    /// connection's number
     #[arg(long, default_value = "ws://127.0.0.1:9001/ws")]
     pub(crate) url: Target,
     /// Connections to open and hold
@@ -235,7 +268,7 @@ pub(crate) struct BooksFlags {
     /// Subscribers that leave and come back (--churn) resume where they were
     #[arg(long, requires = "books")]
     pub(crate) resume: bool,
-    /// The longest wait at the end, for slow subscribers to catch up
+    /// The longest wait at the end, for subscribers to catch up
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration, value_name = "TIME", requires = "books")]
     pub(crate) drain: Duration,
 }
@@ -323,18 +356,3 @@ pub(crate) const REPLAY_INTERESTS: [&str; 4] =
 pub(crate) const BOOKS_INTERESTS: [&str; 1] = ["*.*.depth,*.*.bookTicker"];
 const SYNTH_INTERESTS: [&str; 4] = ["md.*.trade", "md.S0000.>", "md.S0000.bookTicker", "md.>"];
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
-const EXAMPLES: &str = "\
-Examples:
-  loadgen fanout --subscribers 5000 --rate 20 --pid $(pidof uringcast)
-  loadgen fanout --subscribers 2000 --rate 3000 --cpus 1 --json run.json --hgrm run.hgrm
-  loadgen replay spot/*.gz usdm/*.gz --subscribers 10000 --churn 1 --format json
-  loadgen synth --symbols 20 --rate 500
-  loadgen replay spot/*.gz usdm/*.gz --subscribers 5000 --deflate
-  loadgen connect --connections 15000 --hold 60s --pid $(pidof uringcast)
-  loadgen fanout --url 'ws://127.0.0.1:9001/ws?topics=bench' --outstanding 4
-Other servers (more in README.md):
-  loadgen fanout --url wss://host/sub --ca ca.pem --publish-url http://host/pub --publishers 4
-  loadgen fanout --url ws://host --send '{\"join\":\"bench\"}' --ready joined \\
-      --publish-url ws://host --template '{\"to\":\"bench\",\"data\":%s}'
-
-Exit codes: 0 nothing lost, 1 something lost or failed, 2 wrong use.";

@@ -17,7 +17,7 @@ pub(crate) struct Inflater {
 }
 
 /// Compressed messages counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct InflateCounts {
     /// Messages that came compressed.
     pub(crate) messages: u64,

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::acks::Acks;
 use crate::books::{Follower, Sort, words};
 use crate::escapes::legible;
 use crate::ready::Ready;
@@ -13,7 +14,7 @@ use crate::record::Recorder;
 use crate::replies::Replies;
 use crate::report::Slowness;
 use crate::spread::Spread;
-use crate::stamp::{Finder, Stamp};
+use crate::stamp::{Finder, Stamp, is_intact, template};
 use crate::verify::{Ledger, StreamKind, Verdict};
 
 /// One thread's judge.
@@ -23,13 +24,15 @@ pub(crate) struct Judge {
     pub(crate) spread: Spread,
     pub(crate) counts: Counts,
     identify: Identify,
-    /// What a payload must measure, bytes, where that is known.
-    payload_bytes: Option<usize>,
+    /// What payloads must be but for their stamps, where servers pass them on as they are.
+    template: Option<Box<[u8]>>,
     seen: Option<Seen>,
     /// With --books.
     pub(crate) follower: Option<Box<Follower>>,
     /// What slow subscribers saw.
     pub(crate) slowness: Slowness,
+    /// Where publications are answered.
+    pub(crate) acks: Option<Box<Acks>>,
     /// With --ready.
     pub(crate) ready: Option<Ready>,
     /// With --answer.
@@ -56,7 +59,7 @@ pub(crate) enum Identify {
 }
 
 /// Messages counted.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Counts {
     /// Publications delivered, faulty ones too.
     pub(crate) messages: u64,
@@ -101,10 +104,11 @@ impl Judge {
             spread,
             counts: Counts::default(),
             identify,
-            payload_bytes,
+            template: payload_bytes.map(|bytes| template(bytes).into_boxed_slice()),
             seen: None,
             follower: None,
             slowness: Slowness::default(),
+            acks: None,
             ready: None,
             replies: None,
             first_error: None,
@@ -145,10 +149,10 @@ impl Judge {
                 }
             }
             Identify::Foreign(_) => return self.foreign(connection, payload, counted, now_ns),
-            Identify::Nothing => return self.aside(connection, payload),
+            Identify::Nothing => return self.aside(connection, payload, now_ns),
         };
         self.counts.payload_bytes += payload.len() as u64;
-        if self.payload_bytes.is_some_and(|bytes| bytes != payload.len()) {
+        if self.template.as_ref().is_some_and(|template| !is_intact(payload, template)) {
             self.counts.messages += 1;
             self.ledger.faults.damaged += 1;
             return;
@@ -266,6 +270,22 @@ impl Judge {
         }
     }
 
+    /// Every publication that should be answered is; `published` says how many each publisher has
+    /// sent.
+    pub(crate) fn is_answered(&self, published: impl Fn(u16) -> u64) -> bool {
+        self.acks.as_ref().is_none_or(|acks| acks.is_complete(published))
+    }
+
+    /// Publishing begins, and what of it is measured, ns.
+    pub(crate) fn begin(&mut self, start_ns: u64, window_ns: std::ops::Range<u64>) {
+        if let Some(acks) = &mut self.acks {
+            acks.start_ns = start_ns;
+            acks.window_ns = window_ns.clone();
+        }
+        self.recorder.set_window(window_ns.clone());
+        self.slowness.record.set_window(window_ns);
+    }
+
     /// Subscriptions without an answer.
     pub(crate) fn unanswered(&self) -> u64 {
         self.follower.as_ref().map_or(0, |follower| follower.unanswered())
@@ -306,7 +326,10 @@ impl Judge {
     }
 
     /// A message to a connection that subscribes to nothing: a publisher's acknowledgements.
-    pub(crate) fn aside(&mut self, connection: u32, payload: &[u8]) {
+    pub(crate) fn aside(&mut self, connection: u32, payload: &[u8], now_ns: u64) {
+        if let Some(acks) = &mut self.acks {
+            acks.answer(connection, payload, now_ns);
+        }
         self.hear(connection, payload);
         if payload.starts_with(b"{\"op\":\"") {
             return self.other(0, payload);

@@ -2,10 +2,11 @@
 //!
 //! Knows: /proc and uname. Must not know: the run.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Machine and program.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Machine {
     /// Release and version of the kernel.
     pub(crate) kernel: String,

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::clock::NANOS_PER_SECOND;
 use crate::dial::{Dial, NUMBER};
-use crate::driver::Sources;
+use crate::driver::{Means, Sources};
+use crate::rate::Rate;
 use crate::targets::Scheme;
 
 /// What a connection is for.
@@ -103,14 +103,20 @@ pub(crate) struct WorkerPlan {
     pub(crate) slow_catch_up: bool,
     /// Receive buffer of subscribers, bytes; `None` for the kernel's.
     pub(crate) receive_buffer_bytes: Option<usize>,
+    /// Send buffer of publishers, bytes; `None` for the kernel's.
+    pub(crate) send_buffer_bytes: Option<usize>,
+    /// What the ring uses of the kernel.
+    pub(crate) means: Means,
 }
 
-/// An absolute schedule: the publications of all publishers are evenly spaced in time, and each
-/// publisher has every `publishers`-th.
+/// An absolute schedule: the publications of all publishers have their places one after another,
+/// and each publisher has every `publishers`-th.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Schedule {
-    /// All publishers' publications, per second.
-    pub(crate) publications_per_s: f64,
+    /// Of all publishers' publications together.
+    pub(crate) rate: Rate,
+    /// How many there are in all; `None`: no end.
+    pub(crate) count: Option<u64>,
     /// How many publishers share them.
     pub(crate) publishers: u64,
     /// Which of them this is.
@@ -118,12 +124,15 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// When the publisher's publication `number` is due, ns after the start.
+    /// When the publisher's publication `number` is due, ns after the start; [`u64::MAX`] if there
+    /// is none with this number.
     #[inline]
     pub(crate) fn offset_ns(&self, number: u64) -> u64 {
         let place = number * self.publishers + self.publisher;
-        // Exact to the nanosecond for 2^53 ns, 104 days.
-        (place as f64 * (NANOS_PER_SECOND as f64 / self.publications_per_s)) as u64
+        match self.count {
+            Some(count) if place >= count => u64::MAX,
+            _ => self.rate.offset_ns(place),
+        }
     }
 }
 
@@ -136,6 +145,9 @@ pub(crate) fn share(clients: &[ClientPlan], threads: usize) -> Vec<Vec<ClientPla
     let end = |thread: usize| others.len() * thread / threads;
     let shares = (0..threads).map(|thread| others[end(thread)..end(thread + 1)].to_vec());
     let publishing = (!publishers.is_empty()).then_some(publishers);
+    if others.is_empty() && publishing.is_some() {
+        return publishing.into_iter().collect();
+    }
     publishing.into_iter().chain(shares).collect()
 }
 
@@ -145,12 +157,14 @@ mod tests {
 
     #[test]
     fn publications_are_evenly_spaced_over_the_publishers() {
-        let of = |publisher| Schedule { publications_per_s: 3000.0, publishers: 3, publisher };
+        let rate = Rate::constant(3000.0);
+        let of = |publisher| Schedule { rate, count: Some(3_600_001), publishers: 3, publisher };
         assert_eq!(of(0).offset_ns(0), 0);
         assert_eq!(of(1).offset_ns(0), 333_333);
         assert_eq!(of(2).offset_ns(0), 666_666);
         assert_eq!(of(0).offset_ns(1), 1_000_000);
-        assert_eq!(of(0).offset_ns(3_600_000), 3_600 * NANOS_PER_SECOND);
+        assert_eq!(of(0).offset_ns(1_200_000), 1_200_000_000_000);
+        assert_eq!(of(1).offset_ns(1_200_000), u64::MAX);
     }
 
     #[test]
@@ -177,5 +191,6 @@ mod tests {
         assert_eq!(shares.iter().map(Vec::len).collect::<Vec<_>>(), [1, 3, 3, 4]);
         assert_eq!(shares[0][0].role, Role::Publisher(0));
         assert_eq!(share(&clients[..10], 2).len(), 2);
+        assert_eq!(share(&clients[10..], 2).len(), 1);
     }
 }

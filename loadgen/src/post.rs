@@ -17,7 +17,7 @@ pub(crate) struct PostSource {
 }
 
 /// What became of requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub(crate) struct Posts {
     /// Answers by status code.
     pub(crate) by_status: BTreeMap<u16, u64>,
@@ -95,12 +95,14 @@ mod tests {
     use super::*;
     use crate::payload::Payload;
     use crate::plan::Schedule;
+    use crate::rate::Rate;
     use crate::shared::Shared;
     use crate::source::Pace;
 
     #[test]
     fn no_more_are_sent_than_may_be_unanswered_and_they_keep_their_times() {
-        let schedule = Schedule { publications_per_s: 1000.0, publishers: 1, publisher: 0 };
+        let schedule =
+            Schedule { rate: Rate::constant(1000.0), count: None, publishers: 1, publisher: 0 };
         let shared = Arc::new(Shared::new(1, 1).expect("an eventfd"));
         let payload = Payload::message(128, None, Opcode::Text);
         let inner = StampedSource::new(Pace::Open(schedule), 0, Arc::clone(&shared), payload);

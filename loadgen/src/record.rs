@@ -8,6 +8,8 @@
 
 use hdrhistogram::Histogram;
 
+use crate::steps::Steps;
+
 /// Latencies of one thread, or of all when merged.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
@@ -17,18 +19,33 @@ pub(crate) struct Recorder {
     pub(crate) uncorrected: Histogram<u64>,
     /// Only publications intended in here count, ns: the warm-up is cut.
     pub(crate) window_ns: std::ops::Range<u64>,
+    /// The corrected latencies once more, step by step, where a ramp asks for it.
+    pub(crate) steps: Option<Box<Steps>>,
 }
 
 impl Recorder {
     pub(crate) fn new() -> Self {
-        Self { corrected: histogram(), uncorrected: histogram(), window_ns: 0..u64::MAX }
+        let (corrected, uncorrected) = (histogram(), histogram());
+        Self { corrected, uncorrected, window_ns: 0..u64::MAX, steps: None }
+    }
+
+    /// Measuring begins and ends, ns.
+    pub(crate) fn set_window(&mut self, window_ns: std::ops::Range<u64>) {
+        if let Some(steps) = &mut self.steps {
+            steps.begin(window_ns.start);
+        }
+        self.window_ns = window_ns;
     }
 
     /// Counts one delivery, if its publication is in the window.
     #[inline]
     pub(crate) fn record(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64) {
         if self.window_ns.contains(&intended_ns) {
-            self.corrected.saturating_record(now_ns.saturating_sub(intended_ns));
+            let latency_ns = now_ns.saturating_sub(intended_ns);
+            self.corrected.saturating_record(latency_ns);
+            if let Some(steps) = &mut self.steps {
+                steps.record(intended_ns, latency_ns);
+            }
             self.uncorrected.saturating_record(now_ns.saturating_sub(sent_ns));
         }
     }
@@ -39,6 +56,11 @@ impl Recorder {
             [(&mut self.corrected, &other.corrected), (&mut self.uncorrected, &other.uncorrected)]
         {
             into.add(from).expect("all histograms are made by `histogram`, with the same bounds");
+        }
+        match (&mut self.steps, &other.steps) {
+            (Some(steps), Some(others)) => steps.merge(others),
+            (None, others) => self.steps.clone_from(others),
+            (Some(_), None) => {}
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn replay(flags: &ReplayFlags) -> Result<Report, Failure> {
         warmup: flags.warmup,
         duration: flags.duration,
         grace: flags.run.grace,
-        drain_max: if flags.books.slow > 0 { flags.books.drain } else { DRAIN_MAX },
+        drain_max: if flags.books.books { flags.books.drain } else { DRAIN_MAX },
     };
     let json = flags.audience.format == Format::Json || market.is_some();
     let books = market.as_ref().map(|market| {
@@ -74,6 +74,8 @@ pub(crate) fn replay(flags: &ReplayFlags) -> Result<Report, Failure> {
         slow_bytes_per_s: flags.books.slow_rate,
         slow_catch_up: flags.books.slow_catch_up,
         server_buffer_bytes: flags.books.server_buffer,
+        steps: None,
+        acks: None,
     }
     .run(
         |shared| {
@@ -217,6 +219,10 @@ impl RecordedSource {
         Self { catalogue, shared, part, next: 0, masks, line, tally, books }
     }
 
+    fn has_begun(&self) -> bool {
+        self.shared.start_ns() != NEVER
+    }
+
     /// When the n-th of its messages is due; [`NEVER`] after the last or after the run's end.
     fn intended_ns(&self, place: usize, now_ns: u64) -> u64 {
         let Some(&index) = self.part.messages.get(place) else { return NEVER };
@@ -257,8 +263,8 @@ impl Source for RecordedSource {
     fn due_ns(&mut self, now_ns: u64) -> u64 {
         let due_ns = self.intended_ns(self.next, now_ns);
         match &self.books {
-            // With the last message snapshots end as well.
             Some(books) if due_ns != NEVER => due_ns.min(books.due_ns(self.shared.start_ns())),
+            Some(books) if self.has_begun() && books.has_last() => now_ns,
             _ => due_ns,
         }
     }
@@ -267,10 +273,9 @@ impl Source for RecordedSource {
         while out.len() < SEND_BYTES_MAX {
             let intended_ns = self.intended_ns(self.next, now_ns);
             if let Some(books) = &mut self.books
-                && intended_ns != NEVER
-                && books.due_ns(self.shared.start_ns()) <= now_ns.min(intended_ns)
+                && let Some(snapshot) = books.next(intended_ns, now_ns, self.shared.start_ns())
             {
-                if let Some(line) = books.snapshot(&self.catalogue.recording.topics) {
+                if let Some(line) = books.line(snapshot, &self.catalogue.recording.topics) {
                     let mask = self.masks.next_u32().to_ne_bytes();
                     write_message(out, Opcode::Text, &line, Some(mask));
                     self.tally.snapshots += 1;
@@ -290,12 +295,14 @@ impl Source for RecordedSource {
     }
 
     fn is_done(&self, now_ns: u64) -> bool {
-        self.shared.start_ns() != NEVER && self.intended_ns(self.next, now_ns) == NEVER
+        self.has_begun()
+            && self.intended_ns(self.next, now_ns) == NEVER
+            && !self.books.as_ref().is_some_and(PublishersBooks::has_last)
     }
 
     fn tally(&self, now_ns: u64) -> Tally {
         let rest = self.next..self.part.messages.len();
         let is_due = |place: &usize| self.intended_ns(*place, now_ns) < now_ns;
-        Tally { unsent: rest.take_while(is_due).count() as u64, ..self.tally }
+        Tally { unsent: rest.take_while(is_due).count() as u64, ..self.tally.clone() }
     }
 }

@@ -7,16 +7,17 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 
-use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
+use crate::clock::{NANOS_PER_MILLI, now_ns};
 use crate::driver::Interrupts;
 use crate::judge::Judge;
 use crate::plan::WorkerPlan;
 use crate::server_process::{Reading, ServerUsage, between, read};
 use crate::shared::{Phase, Progress, Shared};
 use crate::source::Source;
+use crate::timeline::{Cutter, TimelineReport};
+use crate::watch::{Stage, Watch};
 use crate::worker::{Outcome, Worker, WorkerError};
 
 /// One thread's work.
@@ -51,14 +52,17 @@ pub(crate) struct Finished {
     pub(crate) server: Option<ServerUsage>,
     /// Not everything had arrived when the grace ended.
     pub(crate) incomplete: bool,
+    /// A signal ended it before its time.
+    pub(crate) interrupted: bool,
+    /// This process with few connections, if it was seen so, and with all of them.
+    pub(crate) own: (Option<Footing>, Footing),
+    /// What happened when.
+    pub(crate) timeline: TimelineReport,
 }
 
 /// Why there is no result.
 #[derive(Debug, Error)]
 pub(crate) enum RunError {
-    /// By a signal, before anything was measured.
-    #[error("interrupted while connecting")]
-    Interrupted,
     /// No connection was opened at all.
     #[error("no connection was opened: {0}")]
     NoConnection(String),
@@ -85,7 +89,7 @@ pub(crate) fn run(
     shared: &Arc<Shared>,
     timing: Timing,
     pid: Option<u32>,
-    quiet: bool,
+    mut watch: Watch,
 ) -> Result<Finished, RunError> {
     let reading = |pid: u32| read(pid).map_err(|error| RunError::Pid { pid, error });
     if let Some(pid) = pid {
@@ -93,29 +97,33 @@ pub(crate) fn run(
     }
     // Before the threads, which inherit that the signals are held back.
     let interrupts = Interrupts::catch().map_err(RunError::Spawn)?;
-    let total: usize = jobs.iter().map(|job| job.plan.clients.len()).sum();
+    watch.begin();
     let is_idle = jobs.iter().all(|job| job.sources.is_empty());
     let begun_ns = now_ns();
-    let threads = jobs.into_iter().map(|job| spawn(job, shared)).collect::<Result<Vec<_>, _>>()?;
-    let run = Run { shared, interrupts, quiet };
-    let (interrupted, footing) = run.connect(total as u64, pid);
+    let threads = jobs
+        .into_iter()
+        .map(|job| spawn(job, shared, watch.cutter()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut run = Run { shared, interrupts, watch, interrupted: false };
+    let (footing, own_footing) = run.connect(pid);
     let connecting_ns = now_ns() - begun_ns;
     let opened = shared.sum(|progress| &progress.open);
+    let reading = read(std::process::id()).unwrap_or_default();
+    let own = (own_footing, Footing { reading, open: opened });
     let mut server = None;
     let mut window_ns = 0;
     let mut incomplete = false;
-    if !interrupted && run.is_alive() && opened > 0 {
+    if !run.interrupted && run.is_alive() && opened > 0 {
         let (begin, end, wall_ns) = run.publish(timing, pid)?;
         window_ns = wall_ns;
         server = begin.zip(end);
         incomplete = !run.drain(timing);
     }
+    run.watch.clear();
     shared.set_phase(Phase::Closing);
-    let outcomes = join(threads)?;
-    if interrupted {
-        return Err(RunError::Interrupted);
-    }
-    if window_ns == 0 {
+    let mut outcomes = join(threads)?;
+    // Interrupted while connecting: nothing is measured, and how far it got is worth telling.
+    if window_ns == 0 && !run.interrupted {
         let reason = outcomes.iter().flat_map(|outcome| outcome.failures.keys()).next();
         return Err(RunError::NoConnection(reason.cloned().unwrap_or_default()));
     }
@@ -127,18 +135,35 @@ pub(crate) fn run(
             .and_then(|footing| footing.per_connection(&end, opened)),
         ..between(&begin, &end, window_ns, messages)
     });
-    Ok(Finished { outcomes, window_ns, connecting_ns, server, incomplete })
+    let interrupted = run.interrupted;
+    let (timeline, latencies) = run.watch.finish(timing.warmup.as_secs_f64());
+    // They went through the timeline, second by second.
+    if let Some(outcome) = outcomes.first_mut() {
+        let corrected = &mut outcome.judge.recorder.corrected;
+        corrected.add(latencies).expect("all are made by `histogram`");
+    }
+    Ok(Finished {
+        outcomes,
+        window_ns,
+        connecting_ns,
+        server,
+        incomplete,
+        interrupted,
+        own,
+        timeline,
+    })
 }
 
 fn spawn(
     job: Job,
     shared: &Arc<Shared>,
+    cutter: Cutter,
 ) -> Result<JoinHandle<Result<Outcome, WorkerError>>, RunError> {
     let shared = Arc::clone(shared);
     let thread = job.plan.thread;
     let work = move || {
         let end = Ended { shared: Arc::clone(&shared), thread };
-        let worker = Worker::new(job.plan, shared, job.judge, job.sources)?;
+        let worker = Worker::new(job.plan, shared, job.judge, job.sources, cutter)?;
         let outcome = worker.run();
         drop(end);
         outcome
@@ -171,14 +196,16 @@ fn join(threads: Vec<JoinHandle<Result<Outcome, WorkerError>>>) -> Result<Vec<Ou
     results.into_iter().enumerate().map(outcome).collect()
 }
 
-/// The server with few connections, to compare with it at many: what each of the others takes.
-struct Footing {
-    reading: Reading,
-    open: u64,
+/// A process with few connections, to compare with it at many: what each of the others takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Footing {
+    pub(crate) reading: Reading,
+    pub(crate) open: u64,
 }
 
 impl Footing {
-    fn per_connection(&self, end: &Reading, open: u64) -> Option<f64> {
+    /// What each more of them has added, bytes; `None` if they are too few to tell.
+    pub(crate) fn per_connection(&self, end: &Reading, open: u64) -> Option<f64> {
         let more = open.checked_sub(self.open).filter(|&more| more >= FOOTING_CONNECTIONS)?;
         Some((end.rss_bytes() as f64 - self.reading.rss_bytes() as f64) / more as f64)
     }
@@ -187,7 +214,9 @@ impl Footing {
 struct Run<'a> {
     shared: &'a Arc<Shared>,
     interrupts: Interrupts,
-    quiet: bool,
+    watch: Watch,
+    /// A signal has come before the end of publishing.
+    interrupted: bool,
 }
 
 impl Run<'_> {
@@ -195,24 +224,18 @@ impl Run<'_> {
         !self.shared.progress.iter().any(|progress| progress.ended.load(Ordering::Acquire))
     }
 
-    fn bar(&self, length: u64, template: &str) -> ProgressBar {
-        if self.quiet {
-            return ProgressBar::hidden();
-        }
-        let style = ProgressStyle::with_template(template)
-            .expect("templates are constants of this file, each tried");
-        ProgressBar::new(length).with_style(style)
+    /// Looks on, and rests.
+    fn rest(&mut self, stage: Stage) {
+        self.watch.tick(self.shared, stage);
+        std::thread::sleep(TICK);
     }
 
-    /// Waits until all are open or have failed: whether interrupted, and the server's memory with
-    /// the first of them.
-    fn connect(&self, total: u64, pid: Option<u32>) -> (bool, Option<Footing>) {
-        let bar = self.bar(total, "connecting {wide_bar} {pos}/{len} ({per_sec}) {msg}");
-        let mut footing = None;
-        let mut interrupted = false;
+    /// Waits until all are open or have failed: the server's memory and ours with the first of them.
+    fn connect(&mut self, pid: Option<u32>) -> (Option<Footing>, Option<Footing>) {
+        let (mut footing, mut own) = (None, None);
         while self.is_alive() && self.shared.sum(|progress| &progress.opening) > 0 {
-            interrupted = self.interrupts.is_raised();
-            if interrupted {
+            self.interrupted = self.interrupts.is_raised();
+            if self.interrupted {
                 break;
             }
             let open = self.shared.sum(|progress| &progress.open);
@@ -220,20 +243,17 @@ impl Run<'_> {
                 let reading = pid.and_then(|pid| read(pid).ok());
                 footing = reading.map(|reading| Footing { reading, open });
             }
-            bar.set_position(open);
-            let failed = self.shared.sum(|progress| &progress.failed);
-            if failed > 0 {
-                bar.set_message(format!("{failed} failed"));
+            if own.is_none() && open >= FOOTING_CONNECTIONS {
+                own = read(std::process::id()).ok().map(|reading| Footing { reading, open });
             }
-            std::thread::sleep(TICK);
+            self.rest(Stage::Connecting);
         }
-        bar.finish_and_clear();
-        (interrupted, footing)
+        (footing, own)
     }
 
     /// Publishes to the end; the server's readings at the window's ends, and its length.
     fn publish(
-        &self,
+        &mut self,
         timing: Timing,
         pid: Option<u32>,
     ) -> Result<(Option<Reading>, Option<Reading>, u64), RunError> {
@@ -246,39 +266,22 @@ impl Run<'_> {
             .map_or(u64::MAX, |duration| window_start_ns + duration.as_nanos() as u64);
         self.shared.set_window(start_ns, end_ns);
         self.shared.set_phase(Phase::Running);
-        self.sleep_until(window_start_ns);
+        self.sleep_until(window_start_ns, Stage::WarmingUp);
         let begin = pid.map(reading).transpose()?;
-        let seconds = timing.duration.map_or(0, |duration| duration.as_secs());
-        let bar = self.bar(seconds, "publishing {wide_bar} {pos}/{len} s, {msg}");
-        let mut received = self.shared.sum(|progress| &progress.received);
-        let mut shown_ns = now_ns();
         // The threads say that nothing is left only after they have looked.
-        let is_over = |now: u64| {
-            let published = timing.duration.is_none() && self.is_published();
+        let is_over = |run: &Self, now: u64| {
+            let published = timing.duration.is_none() && run.is_published();
             now >= end_ns || (published && now >= window_start_ns + LEAST_NS)
         };
-        while !is_over(now_ns()) && self.is_alive() {
-            if self.interrupts.is_raised() {
-                // What has been published is still waited for and reported.
-                self.shared.set_window(start_ns, now_ns());
-                break;
-            }
-            self.sleep_until(end_ns.min(now_ns() + TICK.as_nanos() as u64));
-            let now = now_ns();
-            if now - shown_ns >= NANOS_PER_SECOND / 2 {
-                let sum = self.shared.sum(|progress| &progress.received);
-                let per_s = (sum - received) as f64 * 1e9 / (now - shown_ns) as f64;
-                (received, shown_ns) = (sum, now);
-                bar.set_message(format!(
-                    "{} published, {per_s:.0} deliveries/s",
-                    self.shared.published_total()
-                ));
-                bar.set_position((now - window_start_ns) / NANOS_PER_SECOND);
-            }
+        while !self.interrupted && !is_over(self, now_ns()) && self.is_alive() {
+            self.sleep_until(end_ns.min(now_ns() + TICK.as_nanos() as u64), Stage::Measuring);
+        }
+        if self.interrupted {
+            // What has been published is still waited for and reported.
+            self.shared.set_window(start_ns, now_ns());
         }
         let end = pid.map(reading).transpose()?;
         let window_ns = now_ns().min(self.shared.end_ns()).saturating_sub(window_start_ns).max(1);
-        bar.finish_and_clear();
         Ok((begin, end, window_ns))
     }
 
@@ -287,46 +290,53 @@ impl Run<'_> {
     }
 
     /// Waits for what is on its way; false if it has not all come.
-    fn drain(&self, timing: Timing) -> bool {
+    fn drain(&mut self, timing: Timing) -> bool {
         let Timing { grace, drain_max, .. } = timing;
         let deadline_ns = now_ns() + drain_max.as_nanos() as u64;
+        let shared = self.shared;
         let figures = || {
-            let received = self.shared.sum(|progress| &progress.received_bytes);
-            (received, self.shared.published_total())
+            let received = shared.sum(|progress| &progress.received_bytes);
+            (received, shared.published_total())
         };
         let mut last = (figures(), now_ns());
-        let moving = |last: &mut ((u64, u64), u64)| {
+        let moving = |run: &Self, last: &mut ((u64, u64), u64)| {
             if figures() != last.0 {
                 *last = (figures(), now_ns());
             }
             now_ns() - last.1 < grace.as_nanos() as u64
                 && now_ns() < deadline_ns
-                && !self.interrupts.is_raised()
+                && !run.interrupts.is_raised()
         };
         // What is due but the server would not take yet: still Running.
-        while self.is_alive() && !self.is_published() && moving(&mut last) {
-            std::thread::sleep(TICK);
+        while self.is_alive() && !self.is_published() && moving(self, &mut last) {
+            self.rest(Stage::Draining);
         }
         self.shared.set_phase(Phase::Draining);
         last.1 = now_ns();
         let is_complete = |progress: &Progress| progress.complete.load(Ordering::Acquire);
         loop {
-            std::thread::sleep(TICK);
+            self.rest(Stage::Draining);
             if self.shared.progress.iter().all(is_complete) {
                 return true;
             }
-            if !self.is_alive() || !moving(&mut last) {
+            if !self.is_alive() || !moving(self, &mut last) {
                 return false;
             }
         }
     }
 
-    fn sleep_until(&self, at_ns: u64) {
+    /// Looks on until then, or until a signal comes.
+    fn sleep_until(&mut self, at_ns: u64, stage: Stage) {
         while let left @ 1.. = at_ns.saturating_sub(now_ns()) {
-            if !self.is_alive() {
+            self.interrupted |= self.interrupts.is_raised();
+            if self.interrupted || !self.is_alive() {
                 return;
             }
-            std::thread::sleep(Duration::from_nanos(left).min(TICK));
+            if left > LOOK_NS {
+                self.watch.tick(self.shared, stage);
+            }
+            let left = Duration::from_nanos(at_ns.saturating_sub(now_ns()));
+            std::thread::sleep(left.min(TICK));
         }
     }
 }
@@ -334,6 +344,8 @@ impl Run<'_> {
 /// The first so many connections carry what the server allocates once.
 const FOOTING_CONNECTIONS: u64 = 1000;
 const TICK: Duration = Duration::from_millis(50);
+/// Looking on takes less, ns: it delays no end of a phase.
+const LOOK_NS: u64 = 10 * NANOS_PER_MILLI;
 /// After the last connection: what came with it is over.
 const SETTLE: Duration = Duration::from_millis(200);
 /// The shortest window, ns.

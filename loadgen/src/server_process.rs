@@ -29,7 +29,7 @@ impl Reading {
 }
 
 /// The difference of two readings.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct ServerUsage {
     /// Processor time while measuring, ns.
     pub(crate) cpu_ns: u64,

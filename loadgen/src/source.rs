@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use hdrhistogram::Histogram;
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::Rng as _;
 
 use crate::clock::NANOS_PER_MILLI;
 use crate::payload::Payload;
 use crate::plan::Schedule;
+use crate::rate::first_not;
 use crate::shared::Shared;
 use crate::stamp::Stamp;
 
@@ -37,7 +39,7 @@ pub(crate) trait Source: Send {
 }
 
 /// How a publisher did.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Tally {
     /// Publications given to the kernel.
     pub(crate) published: u64,
@@ -49,6 +51,9 @@ pub(crate) struct Tally {
     pub(crate) unsent: u64,
     /// Snapshots of order books given to the kernel, none of them among the above.
     pub(crate) snapshots: u64,
+    /// How late each publication was, ns.
+    #[serde(skip)]
+    pub(crate) lateness: Option<Box<Histogram<u64>>>,
 }
 
 impl Tally {
@@ -58,6 +63,7 @@ impl Tally {
         self.published += 1;
         self.late += u64::from(late_ns > NANOS_PER_MILLI);
         self.late_ns_max = self.late_ns_max.max(late_ns);
+        self.lateness.get_or_insert_with(lateness).saturating_record(late_ns);
     }
 
     /// Adds another publisher's.
@@ -67,7 +73,17 @@ impl Tally {
         self.late_ns_max = self.late_ns_max.max(other.late_ns_max);
         self.unsent += other.unsent;
         self.snapshots += other.snapshots;
+        if let Some(others) = &other.lateness {
+            let own = self.lateness.get_or_insert_with(lateness);
+            own.add(others.as_ref()).expect("all are made by `lateness`, with the same bounds");
+        }
     }
+}
+
+/// An empty histogram of nanoseconds, 1 µs to 20 minutes, of two digits: every publisher has one.
+fn lateness() -> Box<Histogram<u64>> {
+    let histogram = Histogram::new_with_bounds(1000, 1200 * 1_000_000_000, 2);
+    Box::new(histogram.expect("constant bounds that hdrhistogram allows"))
 }
 
 /// When the next publication is due.
@@ -156,7 +172,7 @@ impl Source for StampedSource {
     }
 
     fn tally(&self, now_ns: u64) -> Tally {
-        let mut tally = self.tally;
+        let mut tally = self.tally.clone();
         if let Pace::Open(schedule) = self.pace {
             let due_by = now_ns.min(self.shared.end_ns());
             let start_ns = self.shared.start_ns();
@@ -173,24 +189,6 @@ pub(crate) fn masks(stream: u64) -> Pcg32 {
     Pcg32::new(0x9E37_79B9_7F4A_7C15, stream)
 }
 
-/// The first number from `from` on for which `is` no longer holds.
-fn first_not(from: u64, is: impl Fn(u64) -> bool) -> u64 {
-    let mut step = 1;
-    while is(from + step) && step < 1 << 40 {
-        step *= 2;
-    }
-    let (mut low, mut high) = (from, from + step);
-    while low < high {
-        let middle = low.midpoint(high);
-        if is(middle) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low
-}
-
 /// Nothing is due.
 pub(crate) const NEVER: u64 = u64::MAX;
 /// Frames are put into one send up to this size, bytes.
@@ -201,6 +199,7 @@ mod tests {
     use uringcast_protocol::Opcode;
 
     use super::*;
+    use crate::rate::Rate;
 
     fn source(pace: Pace) -> (StampedSource, Arc<Shared>) {
         let shared = Arc::new(Shared::new(1, 1).expect("an eventfd"));
@@ -208,9 +207,27 @@ mod tests {
         (StampedSource::new(pace, 0, Arc::clone(&shared), payload), shared)
     }
 
+    fn constant(per_s: f64, count: Option<u64>) -> Schedule {
+        Schedule { rate: Rate::constant(per_s), count, publishers: 1, publisher: 0 }
+    }
+
+    #[test]
+    fn a_counted_schedule_ends_by_itself() {
+        let (mut source, shared) = source(Pace::Open(constant(1000.0, Some(3))));
+        shared.set_window(1_000_000, u64::MAX);
+        assert!(!source.is_done(1_000_000));
+        assert_eq!(source.tally(99_000_000).unsent, 3);
+        source.fill(2_000_000, &mut Vec::new());
+        assert_eq!((shared.published(0), source.due_ns(2_000_000)), (2, 3_000_000));
+        source.fill(99_000_000, &mut Vec::new());
+        assert_eq!((shared.published(0), source.due_ns(99_000_000)), (3, NEVER));
+        assert!(source.is_done(99_000_000));
+        assert_eq!(source.tally(99_000_000).unsent, 0);
+    }
+
     #[test]
     fn overdue_publications_go_at_once_and_keep_their_own_times() {
-        let schedule = Schedule { publications_per_s: 1000.0, publishers: 1, publisher: 0 };
+        let schedule = constant(1000.0, None);
         let (mut source, shared) = source(Pace::Open(schedule));
         assert_eq!(source.due_ns(5), NEVER);
         shared.set_window(1_000_000, 11_000_000);

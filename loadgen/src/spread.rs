@@ -3,7 +3,8 @@
 //! Knows: sampled publications and the latencies of their deliveries. Must not know: connections,
 //! order, printing.
 //!
-//! A sample needs every delivery's latency, so only one publication in so many is taken.
+//! A sample needs every delivery's latency, so only one publication in so many is taken; with very
+//! many subscribers fewer, but those whole: a sample without its last deliveries would flatter.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub(crate) struct Spread {
 
 /// Of each sampled publication the latency of its first, median and last delivery; of these the
 /// median over all samples, µs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct SpreadSummary {
     /// Publications sampled.
     pub(crate) samples: usize,
@@ -34,10 +35,26 @@ pub(crate) struct SpreadSummary {
     pub(crate) last_us_max: u32,
 }
 
+/// A sampled publication: the latencies of its first, median and last delivery, µs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub(crate) struct SpreadSample {
+    /// The stream's number.
+    pub(crate) stream: u16,
+    /// The publication's number within the stream.
+    pub(crate) number: u64,
+    /// To the first subscriber.
+    pub(crate) first_us: u32,
+    /// To half of them.
+    pub(crate) median_us: u32,
+    /// To the last one.
+    pub(crate) last_us: u32,
+}
+
 /// Each subscriber's mean place in the order in which a publication is delivered, over the sampled
 /// publications: 0 is always the first, 1 always the last, 0.5 the mean of all.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Fairness {
+    /// Subscribers with a sample.
     pub(crate) subscribers: usize,
     /// Of the subscriber that is served earliest.
     pub(crate) mean_place_min: f64,
@@ -45,6 +62,7 @@ pub(crate) struct Fairness {
     pub(crate) mean_place_max: f64,
     /// From the one to the other.
     pub(crate) mean_place_spread: f64,
+    /// Standard deviation of the means.
     pub(crate) mean_place_stddev: f64,
     /// The fewest publications that a subscriber's mean is of: with n of them chance alone makes a
     /// standard deviation of 0.29 / √n.
@@ -66,15 +84,34 @@ impl Spread {
 
     /// Notes one delivery of a wanted publication.
     pub(crate) fn note(&mut self, stream: u16, number: u64, connection: u32, latency_ns: u64) {
-        if self.count < LATENCIES_MAX {
-            self.count += 1;
-            let latency_us = u32::try_from(latency_ns / 1000).unwrap_or(u32::MAX);
-            self.samples.entry((stream, number)).or_default().push((latency_us, connection));
+        if self.count >= LATENCIES_MAX {
+            self.thin(self.mask << 1 | 1);
+            if self.count >= LATENCIES_MAX || !self.wants(number) {
+                return;
+            }
         }
+        self.count += 1;
+        let latency_us = u32::try_from(latency_ns / 1000).unwrap_or(u32::MAX);
+        self.samples.entry((stream, number)).or_default().push((latency_us, connection));
+    }
+
+    /// Keeps only what is sampled with `mask`, and samples so from now on.
+    #[cold]
+    fn thin(&mut self, mask: u64) {
+        self.mask = mask;
+        self.samples.retain(|(_, number), _| number & mask == 0);
+        self.count = self.samples.values().map(Vec::len).sum();
     }
 
     /// Adds another thread's samples of the same publications.
-    pub(crate) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        // What one of them has thinned out is not whole in the other.
+        let mask = self.mask.max(other.mask);
+        for spread in [&mut *self, &mut other] {
+            if spread.mask != mask {
+                spread.thin(mask);
+            }
+        }
         for (key, mut latencies) in other.samples {
             self.samples.entry(key).or_default().append(&mut latencies);
         }
@@ -117,6 +154,24 @@ impl Spread {
         })
     }
 
+    /// The samples in short, evenly thinned out to [`LISTED_MAX`].
+    pub(crate) fn list(&mut self) -> Vec<SpreadSample> {
+        let every = self.samples.len().div_ceil(LISTED_MAX).max(1);
+        let mut listed = Vec::new();
+        for (&(stream, number), latencies) in self.samples.iter_mut().step_by(every) {
+            latencies.sort_by_key(|&(latency_us, _)| latency_us);
+            let at = |place: usize| latencies.get(place).map_or(0, |&(latency_us, _)| latency_us);
+            listed.push(SpreadSample {
+                stream,
+                number,
+                first_us: at(0),
+                median_us: at(latencies.len() / 2),
+                last_us: at(latencies.len().saturating_sub(1)),
+            });
+        }
+        listed
+    }
+
     /// `None` without samples.
     pub(crate) fn summary(&mut self) -> Option<SpreadSummary> {
         let (mut firsts, mut medians, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
@@ -142,12 +197,38 @@ impl Spread {
 
 /// Publications sampled in a run, about.
 const SAMPLES: u64 = 256;
+/// Samples listed in a report.
+const LISTED_MAX: usize = 500;
 /// Latencies held per thread at most: 32 MB.
 const LATENCIES_MAX: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_many_deliveries_make_fewer_samples_but_whole_ones() {
+        let mut spread = Spread::new(16 * SAMPLES);
+        let mut other = spread.clone();
+        let subscribers = LATENCIES_MAX as u32 / 4;
+        for number in (0..8).map(|sample| sample * 16) {
+            assert!(number > 64 || spread.wants(number));
+            for connection in 0..subscribers {
+                if spread.wants(number) {
+                    spread.note(0, number, connection, 1000);
+                }
+            }
+            other.note(0, number, 0, 2000);
+        }
+        let whole = |spread: &Spread| {
+            spread.samples.values().all(|latencies| latencies.len() >= subscribers as usize)
+        };
+        assert!(spread.mask >= 31 && spread.count <= LATENCIES_MAX && whole(&spread));
+        other.number_from(subscribers);
+        spread.merge(other);
+        assert!(whole(&spread));
+        assert_eq!(spread.summary().map(|summary| summary.last_us), Some(2));
+    }
 
     #[test]
     fn first_median_and_last_over_the_threads() {
@@ -171,6 +252,9 @@ mod tests {
                 last_us_max: 39
             })
         );
+        let listed = spread.list();
+        assert_eq!(listed.len(), 3);
+        assert_eq!((listed[1].number, listed[1].first_us, listed[1].last_us), (64, 20, 29));
         let fairness = spread.fairness().expect("samples");
         assert_eq!((fairness.subscribers, fairness.samples_min), (3, 3));
         assert_eq!((fairness.mean_place_min, fairness.mean_place_max), (0.0, 1.0));

@@ -5,13 +5,17 @@
 //! servers do to the marker ([`crate::marker`]).
 //!
 //! ```text
-//!   {"uc":"SSSSNNNNNNNNNNNNIIIIIIIIIIIIIIIITTTTTTTTTTTTTTTT......"}
+//!   {"uc":"SSSSCCNNNNNNNNNNCIIIIIIIIIIIIIIICTTTTTTTTTTTTTTT......"}
 //!          stream, 4 digits
-//!              number within the stream, 12 digits
-//!                          intended time, CLOCK_MONOTONIC ns, 16 digits
-//!                                          time of sending, likewise
+//!                number within the stream, 10 digits
+//!                           intended time, CLOCK_MONOTONIC ns, 15 digits (36 years)
+//!                                           time of sending, likewise
 //!                                                          padding to the wanted size
+//!              C: 4 digits, a checksum of the others as they stand there
 //! ```
+//! The checksum tells a damaged stamp from one of another publication: else a number that lost a bit
+//! would be a loss, a repeat and a wrong order, all in one.
+//!
 //! It is JSON and text, so it passes as it is through servers that wrap messages in JSON. The
 //! marker `"uc":"` finds it wherever the server puts it.
 
@@ -22,7 +26,7 @@ use crate::marker;
 pub(crate) struct Stamp {
     /// Which sequence of publications: a publisher, or a topic.
     pub(crate) stream: u16,
-    /// Its place in the stream, from 0; below 2^48.
+    /// Its place in the stream, from 0; below 2^40.
     pub(crate) number: u64,
     /// When it should have been sent, ns.
     pub(crate) intended_ns: u64,
@@ -33,29 +37,38 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// Writes the digits over the first [`DIGITS`] bytes of `out`.
     pub(crate) fn write(&self, out: &mut [u8]) {
-        let place = u64::from(self.stream) << NUMBER_BITS | self.number & NUMBER_MASK;
-        let words = [place, self.intended_ns, self.sent_ns];
-        for (word, digits) in words.iter().zip(out[..DIGITS].chunks_exact_mut(16)) {
+        let digits = out.first_chunk_mut::<DIGITS>().expect("room for a stamp");
+        let place = u64::from(self.stream) << PLACE_BITS | self.number & NUMBER_MASK;
+        let words = [place, self.intended_ns & TIME_MASK, self.sent_ns & TIME_MASK];
+        for (word, digits) in words.iter().zip(digits.as_chunks_mut::<16>().0) {
             for (index, digit) in digits.iter_mut().enumerate() {
                 *digit = HEX[(word >> (60 - 4 * index) & 0xF) as usize];
             }
         }
+        let sum = checksum(digits);
+        for (at, digit) in CHECKSUM_AT.into_iter().zip(sum) {
+            digits[at] = digit;
+        }
     }
 
-    /// Reads the digits at the front of `digits`; `None` if there are too few bytes.
+    /// Reads the digits at the front of `digits`; `None` if there are too few bytes, or they are
+    /// none that [`Self::write`] has written.
     #[inline]
     pub(crate) fn read(digits: &[u8]) -> Option<Self> {
         let digits = digits.first_chunk::<DIGITS>()?;
+        if CHECKSUM_AT.map(|at| digits[at]) != checksum(digits) {
+            return None;
+        }
         let (words, _) = digits.as_chunks::<8>();
         let word = |index: usize| {
             u64::from(hex_value(words[index])) << 32 | u64::from(hex_value(words[index + 1]))
         };
         let place = word(0);
         Some(Self {
-            stream: (place >> NUMBER_BITS) as u16,
+            stream: (place >> PLACE_BITS) as u16,
             number: place & NUMBER_MASK,
-            intended_ns: word(2),
-            sent_ns: word(4),
+            intended_ns: word(2) & TIME_MASK,
+            sent_ns: word(4) & TIME_MASK,
         })
     }
 }
@@ -133,6 +146,14 @@ pub(crate) fn template(bytes: usize) -> Vec<u8> {
     payload
 }
 
+/// Whether `payload` is, but for its stamp, what [`template`] made.
+#[inline]
+pub(crate) fn is_intact(payload: &[u8], template: &[u8]) -> bool {
+    payload.len() == template.len()
+        && payload[..DIGITS_OFFSET] == template[..DIGITS_OFFSET]
+        && payload[DIGITS_OFFSET + DIGITS..] == template[DIGITS_OFFSET + DIGITS..]
+}
+
 #[inline]
 fn after_marker(payload: &[u8], offset: usize) -> Option<&[u8]> {
     payload.get(offset..)?.strip_prefix(MARKER)
@@ -150,6 +171,18 @@ fn hex_value(digits: [u8; 8]) -> u32 {
     (halves << 16 | halves >> 32) as u32
 }
 
+/// The checksum's digits, of the bytes of all others: a single wrong one always changes the value
+/// that is multiplied, and so does nearly everything else.
+#[inline]
+fn checksum(digits: &[u8; DIGITS]) -> [u8; 4] {
+    let (words, _) = digits.as_chunks::<8>();
+    let mixed = (0..6).fold(0, |mixed: u64, index| {
+        mixed.rotate_left(11) ^ (u64::from_le_bytes(words[index]) & CHECKED[index])
+    });
+    let sum = mixed.wrapping_mul(MIX) >> 48;
+    [sum >> 12, sum >> 8 & 0xF, sum >> 4 & 0xF, sum & 0xF].map(|digit| HEX[digit as usize])
+}
+
 /// Digits of a stamp.
 pub(crate) const DIGITS: usize = 48;
 /// Where they begin in [`template`].
@@ -159,8 +192,15 @@ pub(crate) const PAYLOAD_BYTES_MIN: usize = DIGITS_OFFSET + DIGITS + END.len();
 /// What stands before the digits.
 pub(crate) const MARKER: &[u8] = b"\"uc\":\"";
 const END: &[u8] = b"\"}";
-const NUMBER_BITS: u32 = 48;
-const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
+const PLACE_BITS: u32 = 48;
+const NUMBER_MASK: u64 = (1 << 40) - 1;
+const TIME_MASK: u64 = (1 << 60) - 1;
+/// Where the checksum's digits are: the first two of the number, the first of either time.
+const CHECKSUM_AT: [usize; 4] = [4, 5, 16, 32];
+/// The bytes of each eight that it is of.
+const CHECKED: [u64; 6] = [!(0xFFFF << 32), !0, !0xFF, !0, !0xFF, !0];
+/// Odd, so that no two values become one.
+const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
@@ -172,7 +212,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_stamp_comes_back(
-            stream: u16, number in 0..1u64 << 48, intended_ns: u64, sent_ns: u64,
+            stream: u16, number in 0..1u64 << 40, intended_ns in 0..1u64 << 60, sent_ns in 0..1u64 << 60,
             bytes in PAYLOAD_BYTES_MIN..400, prefix in "[a-z]{0,40}",
         ) {
             let stamp = Stamp { stream, number, intended_ns, sent_ns };
@@ -185,6 +225,22 @@ mod tests {
             prop_assert_eq!(finder.find(&wrapped), Some(stamp));
             prop_assert_eq!(finder.find(&wrapped), Some(stamp));
             prop_assert_eq!(finder.find(&payload), Some(stamp));
+        }
+
+        #[test]
+        fn a_wrong_bit_is_seen(
+            stream: u16, number in 0..1u64 << 40, intended_ns in 0..1u64 << 60, sent_ns in 0..1u64 << 60,
+            bit in 0..8,
+        ) {
+            let stamp = Stamp { stream, number, intended_ns, sent_ns };
+            let seen = |at: usize| {
+                let mut digits = [0; DIGITS];
+                stamp.write(&mut digits);
+                digits[at] ^= 1u8 << bit;
+                Stamp::read(&digits).is_none()
+            };
+            // One in 65,536 is not.
+            prop_assert!((0..DIGITS).filter(|&at| seen(at)).count() >= DIGITS - 2);
         }
 
         #[test]

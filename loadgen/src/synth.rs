@@ -55,6 +55,8 @@ pub(crate) fn synth(flags: &SynthFlags) -> Result<Report, Failure> {
         slow_catch_up: false,
         server_buffer_bytes: 0,
         closed_loop: false,
+        steps: None,
+        acks: None,
     }
     .run(
         |shared| vec![Box::new(SynthSource::new(market, topics, Arc::clone(shared)))],
@@ -137,7 +139,7 @@ impl Source for SynthSource {
     fn tally(&self, now_ns: u64) -> Tally {
         // How many more would have been due is not known without making them up.
         let is_due = self.intended_ns() < now_ns.min(self.shared.end_ns());
-        Tally { unsent: u64::from(is_due), ..self.tally }
+        Tally { unsent: u64::from(is_due), ..self.tally.clone() }
     }
 }
 

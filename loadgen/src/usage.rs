@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::clock::{now_ns, thread_cpu_ns};
 
 /// Use of one thread over the measured window, ns.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Usage {
     /// This is the thread that publishes.
     pub(crate) publishes: bool,
@@ -17,12 +17,28 @@ pub(crate) struct Usage {
     pub(crate) cpu_ns: u64,
     /// Spent waiting for one that others had.
     pub(crate) queued_ns: u64,
+    /// Share of the window in which the thread had work, running or waiting to run.
+    pub(crate) busy_share: f64,
+    /// It was busy for so much of it that what it measured is at least partly its own doing.
+    pub(crate) limit: bool,
 }
 
 impl Usage {
-    /// Share of the window in which the thread had work, running or waiting to run.
-    pub(crate) fn busy_share(&self) -> f64 {
-        (self.cpu_ns + self.queued_ns) as f64 / self.wall_ns.max(1) as f64
+    /// Between an earlier reading of the same thread and this one.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            publishes: self.publishes,
+            wall_ns: self.wall_ns.saturating_sub(earlier.wall_ns),
+            cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns),
+            queued_ns: self.queued_ns.saturating_sub(earlier.queued_ns),
+            ..Self::default()
+        }
+        .judged()
+    }
+
+    fn judged(self) -> Self {
+        let busy_share = (self.cpu_ns + self.queued_ns) as f64 / self.wall_ns.max(1) as f64;
+        Self { busy_share, limit: busy_share > BUSY_SHARE_MAX, ..self }
     }
 }
 
@@ -52,7 +68,9 @@ impl UsageWindow {
                 wall_ns: end.wall_ns - begin.wall_ns,
                 cpu_ns: end.cpu_ns - begin.cpu_ns,
                 queued_ns: end.queued_ns.saturating_sub(begin.queued_ns),
-            },
+                ..Usage::default()
+            }
+            .judged(),
             _ => Usage::default(),
         }
     }
@@ -92,7 +110,8 @@ pub(crate) fn go_first() {
     let _ = rustix::process::setpriority_process(None, FIRST_NICE);
 }
 
-fn reading() -> Usage {
+/// What the calling thread has used so far.
+pub(crate) fn reading() -> Usage {
     // "<on cpu ns> <waiting ns> <slices>"; absent without CONFIG_SCHEDSTATS.
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let queued = schedstat.split_whitespace().nth(1).and_then(|field| field.parse().ok());
@@ -101,7 +120,11 @@ fn reading() -> Usage {
         wall_ns: now_ns(),
         cpu_ns: thread_cpu_ns(),
         queued_ns: queued.unwrap_or(0),
+        ..Usage::default()
     }
 }
+
+/// A thread that is busier is the limit of what it measures.
+const BUSY_SHARE_MAX: f64 = 0.95;
 
 const FIRST_NICE: i32 = -10;

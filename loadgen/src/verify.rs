@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Whether a stream may skip.
@@ -65,7 +66,7 @@ impl Interest {
 }
 
 /// Publications that one connection did not get.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Missed {
     /// The connection's number within its thread, later within the run.
     pub(crate) connection: u32,
@@ -78,7 +79,7 @@ pub(crate) struct Missed {
 }
 
 /// What was wrong, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Faults {
     /// Deliveries that should have been and were not.
     pub(crate) lost: u64,
@@ -294,6 +295,11 @@ impl Ledger {
             }
             self.note_missed(missed);
         }
+    }
+
+    /// Ranges skipped that may still come.
+    pub(crate) fn gaps_open(&self) -> u64 {
+        self.gaps.len() as u64
     }
 
     /// What was missed, by connection; at most [`MISSED_MAX`] ranges.

@@ -68,6 +68,45 @@ def test_closed_loop_as_fast_as_it_goes(start, tmp_path):
     assert report["clean"] is True and report["deliveries"]["messages"] > 50_000
 
 
+def test_a_ramp_of_several_publishers(start, tmp_path):
+    server = start(reactors=2)
+    report, out = load(
+        server,
+        "fanout",
+        *("--url", server.ws("/raw/*"), "--publish-url", server.publish_ws("/publish/bench")),
+        *("--subscribers", "100", "--publishers", "3", "--rate", "100..500/2s", "--silence", "30s"),
+        tmp_path=tmp_path,
+    )
+    assert report["clean"] is True and report["interrupted"] is False
+    # 2 s of warm-up at 100 a second, then 300 a second on average.
+    assert report["published"]["published"] == 800
+    assert [step["lost"] for step in report["steps"]] == [0] * 20
+    assert sum(step["publications"] for step in report["steps"]) == 600
+    assert (
+        report["spread"]["first_us"] <= report["spread"]["median_us"] <= report["spread"]["last_us"]
+    )
+    assert report["silence"]["connections"] == 100
+    assert report["connect"]["count"] == report["handshake"]["count"] == 103
+    assert "steps " in out
+    assert server.metrics().sum("publications_total") == 800
+
+
+def test_publishers_alone_are_answered(start, tmp_path):
+    server = start(reactors=2)
+    report, out = load(
+        server,
+        "publish",
+        *("--url", server.publish_ws("/publish/bench"), "--publishers", "2", "--acks"),
+        *("--rate", "2000", "--count", "2500"),
+        tmp_path=tmp_path,
+    )
+    acks = report["acks"]
+    assert (acks["accepted"], acks["refused"], acks["unanswered"]) == (2500, 0, 0)
+    assert acks["latency"]["count"] == report["sending"]["lateness"]["count"] == 2500
+    assert "2500 accepted" in out
+    assert server.metrics().sum("publications_total") == 2500
+
+
 @pytest.mark.parametrize("form", ["raw", "json"])
 def test_synthetic_market(start, tmp_path, form):
     server = start("--topic", "*.*.bookTicker:kind=value", reactors=2)
@@ -79,6 +118,10 @@ def test_synthetic_market(start, tmp_path, form):
         tmp_path=tmp_path,
     )
     assert report["clean"] is True and report["deliveries"]["messages"] > 20_000
+    # Topics have different subscribers: first and last are of those who want it.
+    assert (
+        report["spread"]["first_us"] <= report["spread"]["median_us"] <= report["spread"]["last_us"]
+    )
 
 
 @pytest.mark.parametrize("form", ["raw", "json"])

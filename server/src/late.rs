@@ -2,8 +2,8 @@
 //!
 //! Knows: until when, by a topic's hash. Must not know: lanes, shards or publishers.
 //!
-//! The shard of a late lane marks a topic that is published to it, and the shard of the publisher
-//! asks; while nothing is late that is one load of a line that nobody writes. Topics share
+//! The shard of a late lane marks a topic that is published to it, until it is late no longer, and
+//! the shard of the publisher asks; while nothing is late that is one load of a line that nobody writes. Topics share
 //! [`BUCKETS`] buckets: beside a late one, another may be taken for late by chance.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -45,8 +45,13 @@ impl Late {
         self.any(now_ns) && now_ns < self.of(topic_hash).load(Relaxed)
     }
 
+    /// Which of the [`BUCKETS`] stands for this topic.
+    pub fn bucket(topic_hash: u64) -> u16 {
+        (topic_hash as usize % BUCKETS) as u16
+    }
+
     fn of(&self, topic_hash: u64) -> &AtomicU64 {
-        &self.topics[topic_hash as usize % BUCKETS]
+        &self.topics[usize::from(Self::bucket(topic_hash))]
     }
 }
 

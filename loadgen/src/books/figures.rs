@@ -4,15 +4,17 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Something counted apart for each sort of subscriber.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct BySort {
     /// Those who read at once and stay.
     pub(crate) steady: u64,
     /// Those who leave and come back.
     pub(crate) churning: u64,
+    /// Those who read slowly.
     pub(crate) slow: u64,
 }
 
@@ -41,7 +43,7 @@ impl BySort {
 }
 
 /// One thread's counts, or all of them when merged.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Figures {
     /// Books of connections open at the end that equal the publisher's, level by level.
     pub(crate) equal: u64,
@@ -64,10 +66,13 @@ pub(crate) struct Figures {
     /// Steps from one state of a book to the next that were calculated; the others were the same
     /// step on the same state.
     pub(crate) steps_calculated: u64,
+    /// Steps that were the same.
     pub(crate) steps_shared: u64,
+    /// Gaps that the server announced.
     pub(crate) gaps_told: BySort,
     /// Gaps that do not begin where the subscriber stands.
     pub(crate) gaps_wrong: u64,
+    /// Snapshots that came.
     pub(crate) snapshots: BySort,
     /// Snapshots that nobody asked for, or of a state before what the subscriber has, or after
     /// what the gap said.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::market::{Market, PublishersBook};
 use super::prologue::snapshot_line;
 use crate::recorded::Message;
+use crate::source::NEVER;
 
 /// The books of one connection that publishes, and when each is published whole.
 pub(crate) struct PublishersBooks {
@@ -17,6 +18,8 @@ pub(crate) struct PublishersBooks {
     step_ns: u64,
     /// Snapshots that have been due so far.
     turns: u64,
+    /// Books published for the last time.
+    last_ones: usize,
 }
 
 impl PublishersBooks {
@@ -25,7 +28,7 @@ impl PublishersBooks {
         let begin = |book| (PublishersBook::new(book), book.update_id);
         let books: Vec<_> = market.origins.iter().map(|origin| begin(&origin.book)).collect();
         let step_ns = (every_ns / books.len() as u64).max(1);
-        Self { market: Arc::clone(market), books, step_ns, turns: 0 }
+        Self { market: Arc::clone(market), books, step_ns, turns: 0, last_ones: 0 }
     }
 
     /// When the next snapshot is due.
@@ -41,10 +44,28 @@ impl PublishersBooks {
         Some(update.last)
     }
 
-    /// The line that publishes the book whose turn it is; `None` if nothing has changed in it.
-    pub(crate) fn snapshot(&mut self, topics: &[String]) -> Option<Vec<u8>> {
-        let at = self.turns as usize % self.books.len();
-        self.turns += 1;
+    /// Whether there are books left to be published for the last time: who comes later, or has fallen
+    /// behind what is in history, would wait for a snapshot for ever.
+    pub(crate) fn has_last(&self) -> bool {
+        self.last_ones < self.books.len()
+    }
+
+    /// The book that is to be published now, before the message that is intended then, or behind the
+    /// last one ([`NEVER`]).
+    pub(crate) fn next(&mut self, intended_ns: u64, now_ns: u64, start_ns: u64) -> Option<usize> {
+        if intended_ns != NEVER {
+            let is_due = self.due_ns(start_ns) <= now_ns.min(intended_ns);
+            let at = self.turns as usize % self.books.len();
+            self.turns += u64::from(is_due);
+            return is_due.then_some(at);
+        }
+        let at = self.last_ones;
+        self.last_ones += usize::from(self.has_last());
+        (at < self.books.len()).then_some(at)
+    }
+
+    /// The line that publishes a book; `None` if nothing has changed in it.
+    pub(crate) fn line(&mut self, at: usize, topics: &[String]) -> Option<Vec<u8>> {
         let (book, shown) = &mut self.books[at];
         if std::mem::replace(shown, book.update_id) == book.update_id {
             return None;

@@ -1,4 +1,4 @@
-//! File descriptors and readiness: sockets go in, completions come out.
+//! Sockets and readiness: sockets go in, completions come out.
 //!
 //! Knows: io_uring, sockets, their options and addresses. Must not know: WebSocket, latency, why a
 //! socket is opened or what its bytes mean.
@@ -6,5 +6,9 @@
 mod ring;
 mod sockets;
 
-pub(crate) use ring::{Chunk, Completion, Interrupts, Ring, RingError, SocketId};
-pub(crate) use sockets::{Sources, file_limit_raise, open, receive_buffer_bytes, wait_connected};
+pub(crate) use ring::{
+    Chunk, Completion, Discarded, Interrupts, Means, Ring, RingError, Sizes, SocketId,
+};
+pub(crate) use sockets::{
+    Sources, file_limit_raise, open, receive_buffer_bytes, set_send_buffer, wait_connected,
+};

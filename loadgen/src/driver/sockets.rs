@@ -109,6 +109,14 @@ pub(crate) fn receive_buffer_bytes(socket: &OwnedFd) -> u64 {
     socket2::SockRef::from(socket).recv_buffer_size().map_or(0, |bytes| bytes as u64)
 }
 
+/// Fixes what the kernel keeps of data to be sent at most, bytes (it doubles that).
+///
+/// # Errors
+/// What setsockopt says.
+pub(crate) fn set_send_buffer(socket: &OwnedFd, bytes: usize) -> Result<(), SocketError> {
+    socket2::SockRef::from(socket).set_send_buffer_size(bytes).map_err(SocketError::Open)
+}
+
 /// Raises the soft limit on descriptors to the hard one; a ring's table of files may not be larger
 /// than it. Returns the limit.
 pub(crate) fn file_limit_raise() -> u64 {

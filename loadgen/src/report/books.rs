@@ -4,10 +4,11 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Percentiles;
-use super::table::duration;
+use super::words::duration;
 use crate::books::Figures;
 use crate::clock::NANOS_PER_SECOND;
 use crate::record::Recorder;
@@ -44,7 +45,7 @@ impl Slowness {
 }
 
 /// `books` of the report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Books {
     #[serde(flatten)]
     pub(crate) figures: Figures,
@@ -53,8 +54,9 @@ pub(crate) struct Books {
 }
 
 /// How slow subscribers fared.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Slow {
+    /// How many there were.
     pub(crate) subscribers: u64,
     /// What each reads.
     pub(crate) bytes_per_s: u64,

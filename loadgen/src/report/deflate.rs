@@ -2,12 +2,13 @@
 //!
 //! Knows: figures. Must not know: how they were measured.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::inflate::InflateCounts;
 
 /// permessage-deflate, as subscribers saw it.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Deflate {
     /// Handshakes answered in which it had been offered.
     pub(crate) offered: u64,

@@ -3,53 +3,76 @@
 //! Knows: figures and what makes a run clean. Must not know: how they were measured.
 
 mod books;
+mod conduct;
+mod curve;
 mod deflate;
 mod foreign;
 mod hgrm;
+mod own;
+mod steps;
 mod table;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::books::{Books, Slow, Slowness};
+pub(crate) use self::conduct::{Answers, Conduct};
+pub(crate) use self::curve::Curves;
 pub(crate) use self::deflate::Deflate;
+pub(crate) use self::own::Own;
+pub(crate) use self::steps::{Step, StepsOf};
+pub(crate) use self::words::duration;
+use crate::acks::Acks;
 use crate::books::Figures;
+use crate::conduct as notes;
 use crate::failure::Failure;
+use crate::find_max::FindMax;
 use crate::flags::RunFlags;
 use crate::judge::Counts;
 use crate::machine::Machine;
+use crate::page::Run;
 use crate::plan::{ClientPlan, Role};
 use crate::post::Posts;
 use crate::record::{Recorder, histogram};
 use crate::run::{Finished, Timing};
 use crate::server_process::ServerUsage;
 use crate::source::Tally;
-use crate::spread::{Fairness, Spread, SpreadSummary};
+use crate::spread::{Fairness, Spread, SpreadSample, SpreadSummary};
+use crate::timeline::TimelineReport;
 use crate::usage::Usage;
 use crate::verify::{Faults, Missed, Streams};
 
 /// Everything there is to say about a run. Its JSON form is the `--json` file; `schema` rises when
 /// a field changes its meaning or goes, not when one is added.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Report {
-    /// 1.
+    /// Version of this structure: 1.
     pub(crate) schema: u32,
     /// Nothing lost, doubled, reordered, damaged or closed, and everyone connected.
     pub(crate) clean: bool,
     /// What makes it unclean, and what else a reader should know, in sentences.
     pub(crate) notes: Vec<String>,
+    /// Every flag of the command with its value, given or not, and the command itself as `command`;
+    /// a flag that is only there or not is `true` or `false`.
+    pub(crate) settings: BTreeMap<String, String>,
+    /// What it ran on, and how it was called.
     pub(crate) machine: Machine,
+    /// How many there were, and what became of them.
     pub(crate) connections: Connections,
     /// What the publishers sent.
     pub(crate) published: Tally,
     /// How their requests were answered, if they publish by HTTP.
     pub(crate) posts: Option<Posts>,
+    /// What the subscribers received.
     pub(crate) deliveries: Deliveries,
     /// With --deflate.
     pub(crate) deflate: Option<Deflate>,
+    /// What was wrong with what they received.
     pub(crate) faults: Faults,
     /// Who missed what: numbers of connections as in `connections`, of streams as in `streams`.
     pub(crate) missed: Vec<Missed>,
@@ -57,9 +80,17 @@ pub(crate) struct Report {
     pub(crate) missed_unlisted: u64,
     /// Names of the streams, by number: publishers or topics.
     pub(crate) streams: Vec<String>,
+    /// From publishing to receiving, of the measured window; with --books of subscribers that stay
+    /// and are not slow.
     pub(crate) latency: Latency,
+    /// The same from the shortest to the longest, to be drawn.
+    pub(crate) curves: Curves,
+    /// What happened when.
+    pub(crate) timeline: TimelineReport,
     /// Time to the first, median and last subscriber, of sampled publications.
     pub(crate) spread: Option<SpreadSummary>,
+    /// The sampled publications themselves, by stream and number; at most 500, evenly chosen.
+    pub(crate) spread_samples: Vec<SpreadSample>,
     /// How evenly places in the order of delivery are shared out.
     pub(crate) fairness: Option<Fairness>,
     /// With --books.
@@ -70,6 +101,16 @@ pub(crate) struct Report {
     pub(crate) server: Option<ServerUsage>,
     /// The load generator's own threads, while measuring.
     pub(crate) threads: Vec<Usage>,
+    #[serde(flatten)]
+    pub(crate) conduct: Conduct,
+    /// With a ramp.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) steps: Vec<Step>,
+    /// With --find-max: then all the rest is of the step at the rate found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) find_max: Option<FindMax>,
+    /// The load generator's memory, and what it used of the kernel.
+    pub(crate) own: Option<Own>,
     /// For the table and --hgrm.
     #[serde(skip)]
     pub(crate) recorder: Recorder,
@@ -80,15 +121,19 @@ pub(crate) struct Report {
 }
 
 /// Connections, counted.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Connections {
+    /// Those that receive and are checked.
     pub(crate) subscribers: u64,
-    /// Part of the subscribers.
+    /// Part of the subscribers: those that come and go.
     pub(crate) churning: u64,
+    /// Those that publish.
     pub(crate) publishers: u64,
-    /// Part of the subscribers.
+    /// Part of the subscribers: those that read slowly.
     pub(crate) slow: u64,
+    /// Those that never read.
     pub(crate) stalled: u64,
+    /// Those that are held and watched.
     pub(crate) idle: u64,
     /// From the first connect to the last answer, s.
     pub(crate) connecting_s: f64,
@@ -100,8 +145,33 @@ pub(crate) struct Connections {
     pub(crate) closes: BTreeMap<String, u64>,
 }
 
+impl Connections {
+    /// All of them.
+    fn total(&self) -> u64 {
+        self.subscribers + self.publishers + self.stalled + self.idle
+    }
+}
+
+impl Connections {
+    /// What each is for.
+    fn of(clients: &[ClientPlan]) -> Self {
+        let count = |role: fn(Role) -> bool| {
+            clients.iter().filter(|client| role(client.role)).count() as u64
+        };
+        Self {
+            subscribers: count(|role| matches!(role, Role::Subscriber { .. } | Role::Slow)),
+            churning: count(|role| role == Role::Subscriber { churns: true }),
+            publishers: count(|role| matches!(role, Role::Publisher(_))),
+            slow: count(|role| role == Role::Slow),
+            stalled: count(|role| role == Role::Stalled),
+            idle: count(|role| role == Role::Idle),
+            ..Self::default()
+        }
+    }
+}
+
 /// Deliveries, counted.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Deliveries {
     #[serde(flatten)]
     pub(crate) counts: Counts,
@@ -118,7 +188,7 @@ pub(crate) struct Deliveries {
 }
 
 /// Both histograms.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Latency {
     /// From the intended time of publishing.
     pub(crate) corrected: Percentiles,
@@ -126,18 +196,37 @@ pub(crate) struct Latency {
     pub(crate) uncorrected: Percentiles,
 }
 
+impl Latency {
+    fn of(recorder: &Recorder) -> Self {
+        Self {
+            corrected: Percentiles::of(&recorder.corrected),
+            uncorrected: Percentiles::of(&recorder.uncorrected),
+        }
+    }
+}
+
 /// A histogram in short, ns.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Percentiles {
+    /// Values recorded.
     pub(crate) count: u64,
+    /// Their mean, ns.
     pub(crate) mean_ns: f64,
+    /// The least, ns; 0 without a value.
     pub(crate) min_ns: u64,
+    /// Half are no longer, ns.
     pub(crate) p50_ns: u64,
+    /// 90 % are no longer, ns.
     pub(crate) p90_ns: u64,
+    /// 99 % are no longer, ns.
     pub(crate) p99_ns: u64,
+    /// 99.9 % are no longer, ns.
     pub(crate) p99_9_ns: u64,
+    /// 99.99 % are no longer, ns.
     pub(crate) p99_99_ns: u64,
+    /// 99.999 % are no longer, ns.
     pub(crate) p99_999_ns: u64,
+    /// The longest, ns.
     pub(crate) max_ns: u64,
 }
 
@@ -166,65 +255,80 @@ impl Report {
         streams: &Streams,
         clients: &[ClientPlan],
         timing: Timing,
-        offers_deflate: bool,
+        flags: &RunFlags,
         has_books: bool,
     ) -> Self {
         let mut merged = Merged::default();
         for (outcome, first) in finished.outcomes.into_iter().zip(firsts) {
             merged.add(outcome, *first);
         }
-        let count = |role: fn(Role) -> bool| {
-            clients.iter().filter(|client| role(client.role)).count() as u64
-        };
         let window_s = finished.window_ns as f64 / 1e9;
         let connections = Connections {
-            subscribers: count(|role| matches!(role, Role::Subscriber { .. } | Role::Slow)),
-            churning: count(|role| role == Role::Subscriber { churns: true }),
-            publishers: count(|role| matches!(role, Role::Publisher(_))),
-            slow: count(|role| role == Role::Slow),
-            stalled: count(|role| role == Role::Stalled),
-            idle: count(|role| role == Role::Idle),
             connecting_s: finished.connecting_ns as f64 / 1e9,
             lives: merged.lives,
             failures: merged.failures,
             closes: merged.closes,
+            ..Connections::of(clients)
         };
         let deliveries = Deliveries {
-            per_s: merged.deliveries.window_messages as f64 / window_s,
+            // Interrupted while connecting there was no window.
+            per_s: merged.deliveries.window_messages as f64 / window_s.max(1e-9),
             window_s,
             ..merged.deliveries
         };
+        let conduct = Conduct::new(
+            &merged.conduct,
+            finished.interrupted,
+            flags.checks.silence,
+            &merged.tally,
+            if finished.window_ns > 0 { window_s + timing.warmup.as_secs_f64() } else { 0.0 },
+            &merged.threads,
+        );
         let mut report = Self {
             schema: 1,
             clean: true,
             notes: Vec::new(),
+            settings: BTreeMap::new(),
             machine: Machine::read(),
             connections,
             published: merged.tally,
             posts: Some(merged.posts).filter(|posts| *posts != Posts::default()),
             deliveries,
-            deflate: offers_deflate.then_some(merged.deflate),
+            deflate: flags.deflate.then_some(merged.deflate),
             faults: merged.faults,
             missed: merged.missed,
             missed_unlisted: merged.missed_unlisted,
             streams: streams.names.clone(),
-            latency: Latency {
-                corrected: Percentiles::of(&merged.recorder.corrected),
-                uncorrected: Percentiles::of(&merged.recorder.uncorrected),
-            },
+            latency: Latency::of(&merged.recorder),
+            curves: Curves::of(&merged.recorder),
+            timeline: finished.timeline,
+            spread_samples: merged.spread.as_mut().map(Spread::list).unwrap_or_default(),
             fairness: merged.spread.as_mut().and_then(Spread::fairness),
             spread: merged.spread.as_mut().and_then(Spread::summary),
             books: has_books.then_some(Books { figures: merged.figures, slow: None }),
             handshake: Percentiles::of(&merged.handshake),
             server: finished.server,
             threads: merged.threads,
+            conduct,
+            steps: Vec::new(),
+            find_max: None,
+            own: None,
             recorder: merged.recorder,
             slowness: merged.slowness,
             slow_buffer_bytes: merged.slow_buffer_bytes,
         };
+        if let Some(acks) = &merged.acks {
+            report.conduct.acks = Some(Answers::new(acks, report.published.published));
+        }
         report.judge(finished.incomplete, merged.first_error, timing);
         report.add_foreign(merged.first_unrecognised, &merged.last_to_publishers);
         report
+    }
+
+    /// Adds what the load generator itself took.
+    pub(crate) fn add_own(&mut self, own: Own) {
+        self.notes.extend(own.note());
+        self.own = Some(own);
     }
 
     /// Adds how the slow subscribers fared, if there were any. Both in bytes: what each read in a
@@ -251,7 +355,10 @@ impl Report {
         }
         if incomplete {
             let grace = humantime::format_duration(timing.grace);
-            wrong.push(format!("not everything had arrived {grace} after the last delivery"));
+            let most = humantime::format_duration(timing.drain_max);
+            wrong.push(format!(
+                "not everything had arrived {grace} after the last delivery, or {most} after the end"
+            ));
         }
         for (reason, count) in &self.connections.failures {
             wrong.push(format!("{count} connections did not open: {reason}"));
@@ -273,8 +380,19 @@ impl Report {
             let unsent = self.published.unsent;
             wrong.push(format!("{unsent} publications were due and not taken by the server"));
         }
+        wrong.extend(self.conduct.wrong());
+        if self.conduct.interrupted && self.deliveries.window_s == 0.0 {
+            wrong.push(format!(
+                "interrupted while connecting: {} of {} connections were open, nothing was measured",
+                self.handshake.count,
+                self.connections.total()
+            ));
+        }
         self.clean = wrong.is_empty();
         self.notes = wrong;
+        if self.conduct.interrupted && self.deliveries.window_s > 0.0 {
+            self.notes.push(format!("interrupted after {:.1} s", self.deliveries.window_s));
+        }
         if let Some(deflate) = self.deflate.filter(|deflate| deflate.agreed < deflate.offered) {
             let plain = deflate.offered - deflate.agreed;
             self.notes.push(format!(
@@ -292,11 +410,11 @@ impl Report {
         }
         for usage in &self.threads {
             let what = if usage.publishes { "publishing" } else { "receiving" };
-            if usage.busy_share() > OWN_BUSY_SHARE_MAX {
+            if usage.limit {
                 self.notes.push(format!(
                     "a {what} thread of the load generator was itself the limit ({:.0} % busy): \
                      latencies and rates are at least partly its own",
-                    usage.busy_share() * 100.0
+                    usage.busy_share * 100.0
                 ));
             }
         }
@@ -321,6 +439,8 @@ struct Merged {
     failures: BTreeMap<String, u64>,
     closes: BTreeMap<String, u64>,
     threads: Vec<Usage>,
+    conduct: notes::Conduct,
+    acks: Option<Box<Acks>>,
     first_error: Option<String>,
     first_unrecognised: Option<String>,
     last_to_publishers: Vec<u8>,
@@ -346,6 +466,8 @@ impl Default for Merged {
             failures: BTreeMap::new(),
             closes: BTreeMap::new(),
             threads: Vec::new(),
+            conduct: notes::Conduct::default(),
+            acks: None,
             first_error: None,
             first_unrecognised: None,
             last_to_publishers: Vec::new(),
@@ -389,6 +511,9 @@ impl Merged {
             }
         }
         self.threads.push(outcome.usage);
+        self.conduct.merge(&outcome.conduct);
+        // Publishers are in one thread.
+        self.acks = self.acks.take().or(judge.acks);
         self.first_error = self.first_error.take().or(judge.first_error);
         let first = judge.first_unrecognised;
         self.first_unrecognised = self.first_unrecognised.take().or(first);
@@ -415,12 +540,16 @@ pub(crate) fn publish(report: &Report, flags: &RunFlags) -> Result<(), Failure> 
         text.push(b'\n');
         std::fs::write(path, text).map_err(failure)?;
     }
+    if let Some(path) = &flags.seeing.html {
+        let value = serde_json::to_value(report).map_err(|error| Failure::Write {
+            path: path.clone(),
+            error: std::io::Error::other(error),
+        })?;
+        crate::page::write(path, &[Run::new("", value)], None)?;
+    }
     if let Some(path) = &flags.hgrm {
         let failure = |error| Failure::Write { path: path.clone(), error };
         std::fs::write(path, hgrm::text(&report.recorder.corrected)).map_err(failure)?;
     }
     Ok(())
 }
-
-/// A thread that is busier is the limit of what it measures.
-const OWN_BUSY_SHARE_MAX: f64 = 0.95;

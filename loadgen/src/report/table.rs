@@ -4,7 +4,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Deflate, Report, books};
+use super::words::{bytes, duration};
+use super::{Deflate, Report, books, conduct, steps};
 use crate::verify::Faults;
 
 /// The whole report. Writing to a string can't fail, hence the many `let _`.
@@ -41,6 +42,10 @@ pub(super) fn text(report: &Report) -> String {
         books::text(&mut out, found);
     }
     latency(&mut out, report);
+    steps::text(&mut out, &report.steps);
+    if let Some(found) = &report.find_max {
+        found.text(&mut out);
+    }
     cost(&mut out, report);
     out
 }
@@ -86,10 +91,14 @@ fn traffic(out: &mut String, report: &Report) {
     }
     let _ = writeln!(out, "connections   {}", parts.join(", "));
     let handshake = &report.handshake;
+    let connect = &report.conduct.connect;
     let _ = writeln!(
         out,
-        "connecting    {:.2} s, upgrade answered after p50 {} p99 {} max {}",
+        "connecting    {:.2} s; TCP after p50 {} p99 {} max {}, upgrade answered after p50 {} p99 {} max {}",
         connections.connecting_s,
+        duration(connect.p50_ns),
+        duration(connect.p99_ns),
+        duration(connect.max_ns),
         duration(handshake.p50_ns),
         duration(handshake.p99_ns),
         duration(handshake.max_ns)
@@ -101,15 +110,20 @@ fn traffic(out: &mut String, report: &Report) {
         let _ = writeln!(out, "held          {:.1} s; {other} messages", deliveries.window_s);
         return;
     }
+    let _ = writeln!(out, "published     {} messages", report.published.published);
+    conduct::sending(out, &report.conduct);
+    if connections.subscribers == 0 {
+        return;
+    }
     let _ = writeln!(
         out,
-        "published     {} messages\ndelivered     {} messages, {} of payload; in the {:.1} s measured {:.0}/s",
-        report.published.published,
+        "delivered     {} messages, {} of payload; in the {:.1} s measured {:.0}/s",
         deliveries.counts.messages,
         bytes(deliveries.counts.payload_bytes),
         deliveries.window_s,
         deliveries.per_s
     );
+    conduct::silence(out, &report.conduct);
     if let Some(posts) = &report.posts {
         let _ = writeln!(out, "answers       {}", posts.text());
     }
@@ -230,31 +244,16 @@ fn cost(out: &mut String, report: &Report) {
             usage.queued_ns as f64 * 100.0 / usage.wall_ns.max(1) as f64
         );
     }
+    if let Some(own) = &report.own
+        && let Some(each) = own.rss_bytes_per_connection
+    {
+        let resident = bytes(own.rss_bytes);
+        let _ = writeln!(out, "loadgen       {resident} resident, {each:.0} B for each connection");
+    }
     let cpu_ns: u64 = report.threads.iter().map(|usage| usage.cpu_ns).sum();
     if report.deliveries.window_messages > 0 {
         let messages = report.deliveries.window_messages as f64;
         let _ = writeln!(out, "loadgen       {:.0} ns per delivery", cpu_ns as f64 / messages);
-    }
-}
-
-/// Three digits or so, and a unit.
-pub(super) fn duration(ns: u64) -> String {
-    let value = ns as f64;
-    match ns {
-        0..1_000 => format!("{ns} ns"),
-        1_000..1_000_000 => format!("{:.1} µs", value / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} ms", value / 1e6),
-        _ => format!("{:.3} s", value / 1e9),
-    }
-}
-
-fn bytes(count: u64) -> String {
-    let value = count as f64;
-    match count {
-        0..1_000 => format!("{count} B"),
-        1_000..1_000_000 => format!("{:.1} kB", value / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
-        _ => format!("{:.2} GB", value / 1e9),
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Worker, WorkerError};
 use crate::agenda::Errand;
 use crate::client::{Client, State, nonce};
 use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
-use crate::driver::{Chunk, SocketId, open, receive_buffer_bytes};
+use crate::driver::{Chunk, SocketId, open, receive_buffer_bytes, set_send_buffer};
 use crate::frames::{Frame, FrameError};
 use crate::inflate::Inflater;
 use crate::judge::Judge;
@@ -26,6 +26,9 @@ impl Worker {
             0 => 0,
             rate => NANOS_PER_SECOND / u64::from(rate),
         };
+        if self.phase == Phase::Closing {
+            return Ok(());
+        }
         let mut begun = 0;
         while (self.connect_next as usize) < self.clients.len()
             && self.connect_due_ns <= now
@@ -57,7 +60,12 @@ impl Worker {
         };
         let segment_bytes = (client.role == Role::Slow).then_some(SLOW_SEGMENT_BYTES);
         let source = self.plan.sources.of(number);
+        let is_publisher = matches!(client.role, Role::Publisher(_));
+        let send_buffer_bytes = self.plan.send_buffer_bytes.filter(|_| is_publisher);
         let opened = open(group.address, source, buffer_bytes, segment_bytes)
+            .and_then(|fd| {
+                send_buffer_bytes.map_or(Ok(()), |bytes| set_send_buffer(&fd, bytes)).map(|()| fd)
+            })
             .map_err(|error| error.to_string())
             .and_then(|fd| prepare(fd, &group.dial));
         let (fd, layers) = match opened {
@@ -198,12 +206,17 @@ impl Worker {
             self.agenda.add(now + rest_ns, Errand::Read, socket);
         }
         self.outcome.wire_bytes += bytes.len() as u64;
+        self.outcome.conduct.receives += 1;
         if client.layers.is_some() {
             return self.receive_layered(socket, chunk, now);
         }
         if !matches!(client.state, State::Handshaking { .. }) {
             let (judge, inflater) = (&mut self.outcome.judge, &mut self.inflater);
+            let messages_before = judge.counts.messages;
             let fed = feed(client, judge, inflater, socket.slot, bytes, now);
+            if judge.counts.messages != messages_before {
+                client.heard(now);
+            }
             return self.fed(socket, fed);
         }
         let bytes = bytes.to_vec();
@@ -314,7 +327,9 @@ impl Worker {
     pub(super) fn rearm(&mut self, socket: SocketId) -> Result<(), WorkerError> {
         let client = &mut self.clients[socket.slot as usize];
         let stalled = client.role == Role::Stalled && matches!(client.state, State::Open);
-        if client.receiving || stalled {
+        // Of one that is over the last bytes may come after its end.
+        let is_over = matches!(client.state, State::Waiting | State::Ended);
+        if client.receiving || stalled || is_over {
             return Ok(());
         }
         match client.role {
@@ -386,6 +401,10 @@ impl Worker {
             return Ok(());
         }
         client.sending = false;
+        if client.connected() {
+            let connect_ns = now.saturating_sub(client.begun_ns);
+            self.outcome.conduct.connect.saturating_record(connect_ns);
+        }
         if result != buffer.len() as i32 {
             let error = std::io::Error::from_raw_os_error((-result).max(libc::EPIPE));
             return self.end(socket, &format!("sending: {error}"));
@@ -483,7 +502,7 @@ impl Worker {
 
 /// Gives the judge the messages in `bytes`; returns what has to be answered: pongs.
 #[inline]
-fn feed(
+pub(crate) fn feed(
     client: &mut Client,
     judge: &mut Judge,
     inflater: &mut Inflater,
@@ -499,13 +518,13 @@ fn feed(
             Frame::Message { payload, .. } if checked => {
                 judge.message(connection, payload, counted, now);
             }
-            Frame::Message { payload, .. } => judge.aside(connection, payload),
+            Frame::Message { payload, .. } => judge.aside(connection, payload, now),
             Frame::Deflated(compressed) => {
                 let payload = inflater.inflate(compressed)?;
                 if checked {
                     judge.message(connection, payload, counted, now);
                 } else {
-                    judge.aside(connection, payload);
+                    judge.aside(connection, payload, now);
                 }
             }
             Frame::Ping(payload) => write_pong(&mut answer, payload, Some(PONG_MASK)),

@@ -6,6 +6,7 @@
 mod layered;
 mod lives;
 mod outcome;
+mod seconds;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,16 +16,18 @@ use thiserror::Error;
 use uringcast_protocol::CloseCode;
 
 use self::lives::HANDSHAKING_MAX;
+pub(crate) use self::lives::feed;
 pub(crate) use self::outcome::Outcome;
 use crate::agenda::Agenda;
 use crate::client::{Client, State};
 use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
-use crate::driver::{Completion, Ring, RingError, SocketId};
+use crate::driver::{Completion, Ring, RingError, Sizes, SocketId};
 use crate::inflate::Inflater;
 use crate::judge::Judge;
 use crate::plan::{Role, WorkerPlan};
 use crate::shared::{Phase, Progress, Shared};
 use crate::source::{NEVER, Source, masks};
+use crate::timeline::Cutter;
 use crate::usage::{Usage, UsageWindow};
 
 /// Why a thread gave up.
@@ -60,10 +63,15 @@ pub(crate) struct Worker {
     open: u64,
     failed: u64,
     publish_due_ns: u64,
+    /// When something was published last, or the beginning.
+    published_ns: u64,
+    /// When publishing was over: nobody has to hear anything from then on.
+    silence_end_ns: u64,
     /// From when on slow connections may read at full speed.
     catch_up_due_ns: u64,
     look_due_ns: u64,
     usage: UsageWindow,
+    cutter: Cutter,
     outcome: Outcome,
 }
 
@@ -77,6 +85,7 @@ impl Worker {
         shared: Arc<Shared>,
         judge: Judge,
         sources: Vec<Box<dyn Source>>,
+        cutter: Cutter,
     ) -> Result<Self, WorkerError> {
         if let Some(cpu) = plan.cpu {
             crate::usage::stay_on(cpu).map_err(|error| WorkerError::Affinity { cpu, error })?;
@@ -85,8 +94,13 @@ impl Worker {
         if !sources.is_empty() {
             crate::usage::go_first();
         }
-        let slots = plan.clients.len().max(1) as u32;
-        let mut ring = Ring::new(slots, RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES)?;
+        let sizes = Sizes {
+            entries: RING_ENTRIES,
+            slots: plan.clients.len().max(1) as u32,
+            buffers: RECEIVE_BUFFERS,
+            buffer_bytes: RECEIVE_BUFFER_BYTES,
+        };
+        let mut ring = Ring::new(&sizes, plan.means)?;
         ring.watch(shared.progress[plan.thread].wake_fd())?;
         let clients: Vec<_> =
             plan.clients.iter().map(|client| Client::new(client.role, client.group)).collect();
@@ -113,8 +127,11 @@ impl Worker {
             failed: 0,
             catch_up_due_ns: NEVER,
             publish_due_ns: NEVER,
+            published_ns: 0,
+            silence_end_ns: 0,
             look_due_ns: 0,
             usage: UsageWindow::default(),
+            cutter,
             outcome: Outcome::new(judge),
             shared,
             plan,
@@ -143,9 +160,12 @@ impl Worker {
             self.run_errands(now)?;
             self.publish(now)?;
             self.ring.wait(self.timeout_ns(now_ns()))?;
-            self.ring.reap(&mut completions);
+            self.ring.reap(&mut completions)?;
             for completion in completions.drain(..) {
                 let now = now_ns();
+                if now >= self.cutter.due_ns() {
+                    self.tell(now);
+                }
                 self.complete(completion, now)?;
                 if now >= self.publish_due_ns {
                     self.publish(now)?;
@@ -182,7 +202,10 @@ impl Worker {
 
     /// What is looked at now and then: the phase of the run, the measured window, what is left.
     fn look(&mut self, now: u64) -> Result<(), WorkerError> {
-        self.look_due_ns = now + LOOK_NS;
+        if now >= self.cutter.due_ns() {
+            self.tell(now);
+        }
+        self.look_due_ns = (now + LOOK_NS).min(self.cutter.due_ns());
         let phase = self.shared.phase();
         if phase != self.phase {
             self.phase = phase;
@@ -191,6 +214,7 @@ impl Worker {
                 Phase::Running => self.start(),
                 Phase::Draining => {
                     self.publish_due_ns = NEVER;
+                    self.silence_end_ns = now.min(self.shared.end_ns());
                     self.catch_up_due_ns = now + CATCH_UP_AFTER_NS;
                 }
                 Phase::Closing => self.close_all()?,
@@ -211,12 +235,16 @@ impl Worker {
     }
 
     fn start(&mut self) {
-        let start_ns = self.shared.start_ns() + self.plan.warmup_ns;
-        self.outcome.judge.recorder.window_ns = start_ns..self.shared.end_ns();
-        let window_ns = self.outcome.judge.recorder.window_ns.clone();
-        self.outcome.judge.slowness.record.window_ns = window_ns;
+        let begin_ns = self.shared.start_ns();
+        let start_ns = begin_ns + self.plan.warmup_ns;
+        self.outcome.judge.begin(begin_ns, start_ns..self.shared.end_ns());
         self.look_due_ns = self.look_due_ns.min(start_ns);
+        self.cutter.begin(self.shared.start_ns());
         self.publish_due_ns = 0;
+        self.published_ns = begin_ns;
+        for client in &mut self.clients {
+            client.listen(begin_ns);
+        }
         for index in 0..self.clients.len() {
             if self.clients[index].churns() && matches!(self.clients[index].state, State::Open) {
                 self.plan_leave(index as u32, self.shared.start_ns());
@@ -231,7 +259,7 @@ impl Worker {
             !client.is_checked()
                 || !matches!(client.state, State::Open)
                 || judge.is_complete(index as u32, |stream| shared.published(stream))
-        })
+        }) && (self.sources.is_empty() || judge.is_answered(|stream| shared.published(stream)))
     }
 
     fn timeout_ns(&self, now: u64) -> u64 {
@@ -248,8 +276,9 @@ impl Worker {
     /// Sends whatever is due, and computes when to come again.
     fn publish(&mut self, now: u64) -> Result<(), WorkerError> {
         if self.phase != Phase::Running {
-            // Else the thread would turn without a pause, before everyone else, until it begins.
+            // Whatever woke the thread: nothing is due any more, and it must not look again and again.
             self.publish_due_ns = NEVER;
+            return Ok(());
         }
         if self.publish_due_ns > now {
             return Ok(());
@@ -269,6 +298,8 @@ impl Worker {
             }
             let mut frames = std::mem::take(&mut client.pending);
             source.fill(now, &mut frames);
+            self.outcome.conduct.sent(frames.len(), now.saturating_sub(self.published_ns));
+            self.published_ns = now;
             client.sending = true;
             let socket = SocketId { slot, generation: client.generation };
             let frames = client.seal(frames);
@@ -311,6 +342,10 @@ impl Worker {
                 let shared = &self.shared;
                 self.outcome.judge.settle(index, open, |stream| shared.published(stream));
             }
+            if open && self.clients[index as usize].is_steady() && self.silence_end_ns > 0 {
+                let silence_ns = self.clients[index as usize].silence_ns(self.silence_end_ns);
+                self.outcome.conduct.silence.saturating_record(silence_ns);
+            }
             let posts = self.plan.groups[usize::from(client.group)].dial.posts;
             let never_reads = client.role == Role::Stalled || posts;
             match (open, never_reads) {
@@ -328,6 +363,7 @@ impl Worker {
             self.outcome.tally.merge(&source.tally(now));
             self.outcome.posts.unanswered += source.abandon();
         }
+        self.tell_last(now);
         self.show_progress();
         self.outcome.usage = Usage { publishes: !self.sources.is_empty(), ..self.usage.usage() };
         self.outcome.window_messages = self.usage.messages();
@@ -336,10 +372,12 @@ impl Worker {
     }
 }
 
+/// Operations begun between two waits, without a system call more.
+const RING_ENTRIES: u32 = 4096;
 /// Receive buffers of a thread: one per socket that has something to say at one time.
-const RECEIVE_BUFFERS: u16 = 256;
+pub(crate) const RECEIVE_BUFFERS: u16 = 256;
 /// The more of a socket's data one receive takes, the less each message costs.
-const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
+pub(crate) const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 /// What is on its way to the others when publishing ends arrives first.
 const CATCH_UP_AFTER_NS: u64 = 2_000_000_000;
 /// How often a thread looks at the phase of the run.

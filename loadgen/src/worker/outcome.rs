@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::conduct::Conduct;
 use crate::judge::Judge;
 use crate::post::Posts;
 use crate::record::histogram;
@@ -27,6 +28,8 @@ pub(crate) struct Outcome {
     pub(crate) closes: BTreeMap<String, u64>,
     /// Times from beginning to connect until the answer to the upgrade, ns.
     pub(crate) handshake: Histogram<u64>,
+    /// How connections came about and were silent, how late and how much was sent.
+    pub(crate) conduct: Conduct,
     /// Bytes received, frames and all.
     pub(crate) wire_bytes: u64,
     /// Who agreed to compression, and what came compressed.
@@ -52,6 +55,7 @@ impl Outcome {
             failures: BTreeMap::new(),
             closes: BTreeMap::new(),
             handshake: histogram(),
+            conduct: Conduct::default(),
             wire_bytes: 0,
             deflate: Deflate::default(),
             lives: 0,

@@ -45,6 +45,11 @@ pub(crate) struct Faults {
     pub(crate) cut_every: u64,
     /// Plain frames have RSV1 set.
     pub(crate) mark_every: u64,
+    /// Every publication takes the server so long, whoever it is for, µs: more than so many a second
+    /// wait for ever longer.
+    pub(crate) publication_us: u64,
+    /// Every n-th publication of each publisher is not taken; told if the URL has ack=1.
+    pub(crate) refuse_every: u64,
 }
 
 /// A running server; its threads end with the test's process.
@@ -135,6 +140,8 @@ fn serve(mut stream: TcpStream, hub: &SyncSender<Word>, faults: Faults) {
         publishes_to = path.strip_prefix("/publish/").map(str::to_owned);
         stream.write_all(&answer).expect("room for a head");
     }
+    let answers = head.windows(5).any(|bytes| bytes == b"ack=1");
+    let mut published = 0;
     let mut session = Session::new(Role::Server, 1 << 24);
     let mut message = Vec::new();
     let mut input = rest;
@@ -145,6 +152,14 @@ fn serve(mut stream: TcpStream, hub: &SyncSender<Word>, faults: Faults) {
                 Event::Message(kind) => {
                     let text = matches!(kind, MessageKind::Text);
                     let payload = std::mem::take(&mut message);
+                    published += 1;
+                    let refused = is_nth(published, faults.refuse_every);
+                    if answers {
+                        acknowledge(&mut stream, refused);
+                    }
+                    if refused {
+                        continue;
+                    }
                     publish(hub, publishes_to.as_deref(), text, payload);
                 }
                 Event::Close(..) => {
@@ -176,6 +191,17 @@ fn upgrade(request: &Request<'_>, faults: Faults, answer: &mut Vec<u8>) -> (Stri
     let topics = request.query().find(|(key, _)| key.as_ref() == "topics");
     let topics = topics.map(|(_, value)| value.into_owned()).unwrap_or_default();
     (request.path.to_string(), topics, extensions.is_some())
+}
+
+fn acknowledge(stream: &mut TcpStream, refused: bool) {
+    let text = match refused {
+        true => r#"{"op":"error","code":"rate_limited","message":"no","retry":true}"#,
+        false => r#"{"op":"published","topic":"bench","seq":1}"#,
+    };
+    let mut frame = Vec::new();
+    write_message(&mut frame, Opcode::Text, text.as_bytes(), None);
+    // A publisher that is gone needs no answer.
+    let _ = stream.write_all(&frame);
 }
 
 /// A message of a publisher: one topic's payload, or lines of many.
@@ -212,6 +238,7 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
             }
             Word::Publish { topic, text, payload } => {
                 publications += 1;
+                std::thread::sleep(Duration::from_micros(faults.publication_us));
                 if is_nth(publications, faults.delay_every) {
                     std::thread::sleep(Duration::from_millis(20));
                 }

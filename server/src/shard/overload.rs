@@ -4,18 +4,25 @@
 //! a topic while a lane that it goes to is late. Must not know: what makes a lane late, or how
 //! publications travel.
 
-use std::{collections::VecDeque, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::atomic::Ordering,
+};
 
 use uringcast_ring::{Io, Operation};
 
 use super::{OVERLOAD_NS, Shard, count};
 use crate::{
     conn::{Flags, Role},
-    ids::ConnectionId,
+    ids::{ConnectionId, LaneId},
+    late::Late,
 };
 
 /// While all publishers are slowed, the reason is looked at again after this.
 const LOOK_NS: u64 = 10_000_000;
+
+/// Topics of late lanes are marked again after this.
+const KEEP_NS: u64 = OVERLOAD_NS / 4;
 
 /// Who is slowed here, and why.
 #[derive(Debug, Default)]
@@ -30,6 +37,11 @@ pub(super) struct Overload {
     waiting: Vec<ConnectionId>,
     /// Publishers of late topics: each is in it once.
     late: VecDeque<Slowed>,
+    /// Topics that were published to late lanes of this shard, by their bucket in [`Late`], and one of
+    /// those lanes each. While that is late, so is the topic, also when its publishers wait.
+    kept_late: BTreeMap<u16, (u64, LaneId)>,
+    /// When those are looked at next, ns.
+    keep_due_ns: u64,
 }
 
 #[derive(Debug)]
@@ -75,11 +87,13 @@ impl<I: Io> Shard<I> {
         let all = overload.is_on || !overload.waiting.is_empty();
         let lateness = (self.now.ns < overload.late_until_ns).then_some(overload.late_until_ns);
         let late = overload.late.front().map(|slowed| slowed.due_ns);
-        [all.then_some(self.now.ns + LOOK_NS), lateness, late].into_iter().flatten().min()
+        let keep = (!overload.kept_late.is_empty()).then_some(overload.keep_due_ns);
+        [all.then_some(self.now.ns + LOOK_NS), lateness, late, keep].into_iter().flatten().min()
     }
 
     /// Slows all publishers while any shard is overloaded, and ends what is over.
     pub(super) fn watch_overload(&mut self) {
+        self.keep_late();
         self.release_late();
         let parked = self.post_parked();
         let mine = parked || self.held.is_slow() || self.now.ns < self.overload.until_ns;
@@ -130,6 +144,34 @@ impl<I: Io> Shard<I> {
         count!(self.publishers_slowed);
         let due_ns = self.now.ns + OVERLOAD_NS;
         self.overload.late.push_back(Slowed { due_ns, id, topic_hash });
+    }
+
+    /// A topic was published to a late lane.
+    pub(super) fn topic_is_late(&mut self, topic_hash: u64, lane: LaneId) {
+        self.shared.late.mark(topic_hash, self.now.ns);
+        let overload = &mut self.overload;
+        if overload.kept_late.is_empty() {
+            overload.keep_due_ns = self.now.ns + KEEP_NS;
+        }
+        overload.kept_late.insert(Late::bucket(topic_hash), (topic_hash, lane));
+    }
+
+    /// Marks topics again whose lanes are still late.
+    fn keep_late(&mut self) {
+        let now_ns = self.now.ns;
+        let overload = &mut self.overload;
+        if overload.kept_late.is_empty() || now_ns < overload.keep_due_ns {
+            return;
+        }
+        overload.keep_due_ns = now_ns + KEEP_NS;
+        let (topics, late) = (&self.topics, &self.shared.late);
+        overload.kept_late.retain(|_, (topic_hash, lane)| {
+            let is_late = topics.lane_if(*lane).is_some_and(|lane| now_ns < lane.late_until_ns);
+            if is_late {
+                late.mark(*topic_hash, now_ns);
+            }
+            is_late
+        });
     }
 
     /// Publishers whose topic is not late any more.

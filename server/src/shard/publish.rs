@@ -341,8 +341,8 @@ impl<I: Io> Shard<I> {
     }
 
     fn append(&mut self, topic: TopicId, publication: &Publication) {
-        if self.topics.publish(topic, publication, self.now.ns) {
-            self.shared.late.mark(publication.topic_hash(), self.now.ns);
+        if let Some(lane) = self.topics.publish(topic, publication, self.now.ns) {
+            self.topic_is_late(publication.topic_hash(), lane);
         }
         self.judge_failures();
     }

@@ -178,9 +178,14 @@ impl Topics {
     }
 
     /// Appends an ordered publication of `topic` to every lane that wants it, and makes it the
-    /// topic's last value. [`Self::appended`] says what else there is to do. `true` if any of them
-    /// is late: its publishers are too fast.
-    pub fn publish(&mut self, id: TopicId, publication: &Publication, now_ns: u64) -> bool {
+    /// topic's last value. [`Self::appended`] says what else there is to do. Returns one of
+    /// them that is late, if any is: the topic's publishers are too fast for it.
+    pub fn publish(
+        &mut self,
+        id: TopicId,
+        publication: &Publication,
+        now_ns: u64,
+    ) -> Option<LaneId> {
         self.count += 1;
         let publication = &*self.with_event(publication);
         let topic = self.names.topic(id);
@@ -198,7 +203,7 @@ impl Topics {
         let past = Past { count: self.count, publication: publication.clone() };
         self.names.push(id, past, &self.rules.rule(rule).history, now_ns);
         let mut queues = Queues { lines: &mut self.lines, appended: &mut self.appended };
-        let mut is_late = false;
+        let mut late = None;
         let topic = self.names.topic(id);
         for &entry in &topic.entries {
             let entry = self.names.entry(entry);
@@ -207,12 +212,14 @@ impl Topics {
             }
             for &lane_id in &entry.lanes {
                 let lane = &mut self.lanes[lane_id.0 as usize];
-                is_late |= now_ns < lane.late_until_ns;
+                if now_ns < lane.late_until_ns {
+                    late = Some(lane_id);
+                }
                 let appended = lane.append(publication, id, self.count, now_ns, &mut self.memory);
                 queues.settle(lane_id, lane, appended, pace, now_ns);
             }
         }
-        is_late
+        late
     }
 
     /// Adds a publication of before the process to a topic's history; it goes to nobody.

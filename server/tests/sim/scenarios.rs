@@ -296,10 +296,58 @@ fn only_publishers_of_late_lanes_are_slowed() {
     assert_eq!(messages(&world, few).len(), 20, "a lane of one beside a late one");
     let (after, _) = counters(&world);
     assert!(after <= before + 20 + 6, "the late lane's publisher went on: {before}, {after}");
-    world.settle();
+    world.pass(Duration::from_secs(1));
     let (after, _) = counters(&world);
     assert_eq!(after, 6 + 20 + 20, "once it is over all is received");
     assert_eq!(world.shared.counters[0].overloaded.value(), 0);
+}
+
+/// While nothing was published, because publishers were slowed, no topic was marked as late: they came
+/// back every 100 ms, and logs grew without end.
+#[test]
+fn publishers_are_slowed_for_as_long_as_a_lane_is_late() {
+    let mut world = world(|settings| settings.overload_rotation = Duration::from_millis(5));
+    for _ in 0..90 {
+        subscriber(&mut world, Err("e.0"), 64 << 20);
+    }
+    let source = publisher(&mut world, 0);
+    let publications = |world: &World| world.shared.counters[0].publications.value();
+    // More than a slice of 1 MiB in each turn, at no time at all: what is left takes seconds.
+    for _ in 0..150 {
+        for _ in 0..4 {
+            world.control_publish(0);
+        }
+        world.turn(0);
+        world.control_turn();
+    }
+    let counted = publications(&world);
+    let all = counted * 90;
+    let left = all - world.shared.counters[0].deliveries.value();
+    assert!(left * 5 > all, "{left} of {all} deliveries are left");
+    let is_slowed = |world: &World| world.shared.counters[0].publishers_slowed.value() > 0;
+    let tick = |world: &mut World| {
+        world.client_turn(source);
+        world.turn(0);
+        world.advance(5_100_000);
+    };
+    let mut told = 0;
+    while !is_slowed(&world) {
+        assert!(told < 50, "the lane is late");
+        say(&mut world, source, 0, 10);
+        told += 1;
+        tick(&mut world);
+    }
+    say(&mut world, source, 0, 10);
+    for _ in 0..5 {
+        tick(&mut world);
+    }
+    let before = publications(&world);
+    for _ in 0..30 {
+        tick(&mut world);
+    }
+    assert_eq!(publications(&world), before, "it was received from while the lane was late");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(publications(&world), counted + told + 1);
 }
 
 /// A last value asked for again overtook the messages that led to it.

@@ -9,6 +9,7 @@ mod fanout;
 mod frames;
 mod handshake;
 mod messages;
+mod subscriber;
 mod text;
 mod topics;
 mod unmask;
@@ -17,7 +18,7 @@ use clap::Parser;
 use uringcast_benches::suite::Suite;
 
 /// Measures unmasking, framing, UTF-8, messages, the handshake, topic
-/// matching, and a whole shard without the kernel.
+/// matching, a whole shard without the kernel, and what the load generator does with a message.
 #[derive(Debug, Parser)]
 struct Flags {
     /// Only groups whose name contains this.
@@ -41,4 +42,5 @@ fn main() {
     handshake::run(&suite);
     topics::run(&suite);
     fanout::run(&suite);
+    subscriber::run(&suite);
 }

@@ -1,0 +1,114 @@
+//! `loadgen publish`: publishers alone.
+//!
+//! Knows: which connections and sources that takes. Must not know: rings, report formats.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uringcast_protocol::Opcode;
+
+use crate::acks::Acks;
+use crate::crew::Crew;
+use crate::failure::Failure;
+use crate::flags::PublishFlags;
+use crate::judge::Identify;
+use crate::payload::Payload;
+use crate::plan::{ClientPlan, Role, Schedule};
+use crate::report::Report;
+use crate::run::{DRAIN_MAX, Timing};
+use crate::shared::Shared;
+use crate::source::{Pace, Source, StampedSource};
+use crate::spread::Spread;
+use crate::targets::Target;
+use crate::verify::{StreamKind, Streams};
+
+/// Runs it.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn publish(flags: &PublishFlags) -> Result<Report, Failure> {
+    let target = if flags.acks { with_acks(&flags.url) } else { flags.url.clone() };
+    let publishers = flags.publishers;
+    let schedule = Schedule {
+        rate: flags.rate.held_for(flags.warmup),
+        count: flags.count,
+        publishers: u64::from(publishers),
+        publisher: 0,
+    };
+    let of = move |publisher: u16| Schedule { publisher: u64::from(publisher), ..schedule };
+    let duration = match flags.count {
+        Some(_) => flags.duration,
+        None => flags.duration.or_else(|| flags.rate.ramp()).or(Some(DURATION)),
+    };
+    let names = (0..publishers).map(|number| format!("publisher {number}")).collect();
+    let client = |number| ClientPlan { role: Role::Publisher(number), group: 0 };
+    Crew {
+        flags: &flags.run,
+        groups: vec![target.group(None)],
+        clients: (0..publishers).map(client).collect(),
+        interests: Vec::new(),
+        streams: Streams { names, kinds: vec![StreamKind::Event; usize::from(publishers)] },
+        timing: Timing {
+            warmup: flags.warmup,
+            duration,
+            grace: flags.run.grace,
+            drain_max: DRAIN_MAX,
+        },
+        payload_bytes: None,
+        spread: Spread::new(0),
+        books: None,
+        slow_bytes_per_s: 1,
+        slow_catch_up: false,
+        server_buffer_bytes: 0,
+        closed_loop: false,
+        steps: None,
+        acks: wants_acks(&target).then(|| Acks::new((0..publishers).map(of))),
+    }
+    .run(|shared| sources(flags, of, shared), || Identify::Nothing)
+}
+
+fn sources(
+    flags: &PublishFlags,
+    schedule_of: impl Fn(u16) -> Schedule,
+    shared: &Arc<Shared>,
+) -> Vec<Box<dyn Source>> {
+    let opcode = if flags.binary { Opcode::Binary } else { Opcode::Text };
+    let source = |publisher: u16| -> Box<dyn Source> {
+        let pace = Pace::Open(schedule_of(publisher));
+        let payload = Payload::message(flags.size, None, opcode);
+        Box::new(StampedSource::new(pace, publisher, Arc::clone(shared), payload))
+    };
+    (0..flags.publishers).map(source).collect()
+}
+
+fn wants_acks(target: &Target) -> bool {
+    let (_, query) = target.path.split_once('?').unwrap_or_default();
+    query.split('&').any(|field| field == ACK)
+}
+
+fn with_acks(target: &Target) -> Target {
+    if wants_acks(target) {
+        return target.clone();
+    }
+    let joint = if target.path.contains('?') { '&' } else { '?' };
+    target.with_path(&format!("{}{joint}{ACK}", target.path))
+}
+
+const DURATION: Duration = Duration::from_secs(10);
+const ACK: &str = "ack=1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks_are_asked_for_once() {
+        let with = |url: &str| {
+            let target: Target = url.parse().expect("a target");
+            with_acks(&target).path
+        };
+        assert_eq!(with("ws://127.0.0.1:1/publish/a"), "/publish/a?ack=1");
+        assert_eq!(with("ws://127.0.0.1:1/publish/a?x=1"), "/publish/a?x=1&ack=1");
+        assert_eq!(with("ws://127.0.0.1:1/publish/a?ack=1"), "/publish/a?ack=1");
+    }
+}
