@@ -144,7 +144,8 @@ fn play(flags: &ScenarioFlags) -> Result<Ended, Failure> {
     }
     let mut all = Ended { clean: true, interrupted: false };
     for (line, (step, settings)) in lines.iter().zip(steps) {
-        if !line.title.is_empty() {
+        let quiet = line.arguments.iter().any(|argument| argument == "--quiet");
+        if !line.title.is_empty() && !quiet {
             let _ = writeln!(std::io::stdout(), "\n== {}", line.title);
         }
         let ended = run(&step.command, settings, Some(&line.arguments))?;

@@ -179,7 +179,8 @@ impl Text<'_> {
         step: &mut Keys,
         cli: &'a clap::Command,
     ) -> Result<&'a clap::Command, Failure> {
-        let commands = || cli.get_subcommands().filter(|command| command.get_name() != "run");
+        let runs = |command: &&clap::Command| !NO_RUNS.contains(&command.get_name());
+        let commands = || cli.get_subcommands().filter(runs);
         let names: Vec<_> = commands().map(clap::Command::get_name).collect();
         let right = format!("should be one of {}", names.join(", "));
         let Some((at, values)) = step.remove("command") else {
@@ -246,6 +247,9 @@ fn with_number(path: &str, number: usize) -> String {
 
 /// Flags that name a file to be written.
 const FILES: [&str; 3] = ["hgrm", "html", "json"];
+
+/// Commands that are no runs.
+const NO_RUNS: [&str; 3] = ["compare", "run", "schema"];
 
 #[cfg(test)]
 mod tests {

@@ -107,6 +107,9 @@ pub(crate) struct Ring {
     receive: Receive,
     files: Files,
     timed_wait: bool,
+    /// There is a call that cancels everything and waits for it (6.0). Where there is none it must not be
+    /// tried: 5.10 waits for all operations to end before it looks at what it is asked for.
+    can_cancel_all: bool,
     /// Where the kernel finds how long to wait, where that is an entry.
     timeout: Box<Timespec>,
     /// INVARIANT: an entry is removed only when its CQE has been reaped.
@@ -162,8 +165,17 @@ impl Ring {
             false => Receive::Polled(Picked::new(&memory, sizes.slots)),
         };
         let sends = Slab::with_capacity(sizes.entries.min(1024) as usize);
-        let (timed_wait, timeout) = (means.timed_wait, Box::default());
-        Ok(Self { ring, memory, receive, files, timed_wait, timeout, sends, watched: -1 })
+        Ok(Self {
+            ring,
+            memory,
+            receive,
+            files,
+            timed_wait: means.timed_wait,
+            can_cancel_all: means.multishot || means.deferred,
+            timeout: Box::default(),
+            sends,
+            watched: -1,
+        })
     }
 
     /// Puts a socket into a free slot.
@@ -468,12 +480,14 @@ impl Drop for Ring {
         // The kernel may write to receive buffers and read send buffers until every operation has
         // ended. Entries never submitted point to nothing the kernel has seen.
         let timeout = Timespec::new().sec(CANCEL_TIMEOUT_SECONDS);
-        let cancelled =
-            self.ring.submitter().register_sync_cancel(Some(timeout), CancelBuilder::any());
-        let settled = match cancelled {
-            Ok(()) => true,
+        let cancel = |ring: &IoUring| {
+            ring.submitter().register_sync_cancel(Some(timeout), CancelBuilder::any())
+        };
+        let settled = match self.can_cancel_all.then(|| cancel(&self.ring)) {
+            Some(Ok(())) => true,
             // Nothing to cancel.
-            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+            Some(Err(error)) => error.raw_os_error() == Some(libc::ENOENT),
+            None => false,
         };
         if !settled {
             // Rather lose the memory than free what the kernel still uses.
