@@ -164,9 +164,15 @@ impl Judge {
     fn foreign(&mut self, connection: u32, payload: &[u8], counted: bool, now_ns: u64) {
         let Identify::Foreign(finder) = &self.identify else { return };
         let mut finder = *finder;
-        let stamps = finder.each(payload, |stamp| {
-            let Stamp { stream, number, intended_ns, sent_ns } = stamp;
-            self.publication(connection, (stream, number, intended_ns, sent_ns), counted, now_ns);
+        let stamps = finder.each(payload, |stamp| match stamp {
+            Some(Stamp { stream, number, intended_ns, sent_ns }) => {
+                let found = (stream, number, intended_ns, sent_ns);
+                self.publication(connection, found, counted, now_ns);
+            }
+            None => {
+                self.counts.messages += 1;
+                self.ledger.faults.damaged += 1;
+            }
         });
         self.identify = Identify::Foreign(finder);
         match stamps {

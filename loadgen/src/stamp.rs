@@ -19,7 +19,7 @@
 //! It is JSON and text, so it passes as it is through servers that wrap messages in JSON. The
 //! marker `"uc":"` finds it wherever the server puts it.
 
-use crate::marker;
+use crate::marker::{self, Place};
 
 /// The stamp of one publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,32 +91,33 @@ impl Finder {
         if let Some(digits) = after_marker(payload, self.offset) {
             return Stamp::read(digits);
         }
-        self.search(payload).map(|(stamp, _)| stamp)
+        self.search(payload)
     }
 
-    /// All stamps in `payload`, in order: servers may put several publications into one message.
-    /// Returns how many there are.
+    /// All stamps in `payload`, in order: servers may put several publications into one message. `None`
+    /// is one whose digits are damaged. Returns how many there are.
     #[inline]
-    pub(crate) fn each(&mut self, payload: &[u8], mut visit: impl FnMut(Stamp)) -> usize {
+    pub(crate) fn each(&mut self, payload: &[u8], mut visit: impl FnMut(Option<Stamp>)) -> usize {
         let first = match after_marker(payload, self.offset) {
-            Some(digits) => {
-                Stamp::read(digits).map(|stamp| (stamp, self.offset + MARKER.len() + DIGITS))
-            }
-            None => self.search(payload),
+            Some(digits) => Some(payload.len() - digits.len()),
+            None => self.look(payload).map(|place| place.digits),
         };
-        let Some((stamp, mut end)) = first else { return 0 };
-        visit(stamp);
-        // All payloads of a run have one length: two of them never fill what one did before.
-        if payload.len() == self.single_bytes || payload.len() - end < MARKER.len() + DIGITS {
-            return 1;
-        }
-        let mut count = 1;
-        while let Some(place) = marker::find(payload, end)
-            && let Some(stamp) = Stamp::read(&payload[place.digits..])
-        {
+        let Some(mut digits) = first else { return 0 };
+        let mut count = 0;
+        loop {
+            let stamp = Stamp::read(&payload[digits..]);
+            let end = if stamp.is_some() { digits + DIGITS } else { digits };
             visit(stamp);
-            end = place.digits + DIGITS;
             count += 1;
+            // All payloads of a run have one length: two of them never fill what one did before.
+            let is_single = payload.len() == self.single_bytes;
+            if count == 1 && (is_single || payload.len() - end < MARKER.len() + DIGITS) {
+                return 1;
+            }
+            match marker::find(payload, end) {
+                Some(place) => digits = place.digits,
+                None => break,
+            }
         }
         if count == 1 {
             self.single_bytes = payload.len();
@@ -124,13 +125,18 @@ impl Finder {
         count
     }
 
-    /// A stamp that is not where it was, or not in the form published; and its end.
-    fn search(&mut self, payload: &[u8]) -> Option<(Stamp, usize)> {
+    /// A stamp that is not where it was, or not in the form published.
+    fn search(&mut self, payload: &[u8]) -> Option<Stamp> {
+        Stamp::read(&payload[self.look(payload)?.digits..])
+    }
+
+    /// A marker that is not where it was, or not in the form published.
+    fn look(&mut self, payload: &[u8]) -> Option<Place> {
         let place = marker::at(payload, self.name).or_else(|| marker::find(payload, 0))?;
         self.name = place.name;
         // There is a quote before it.
         self.offset = place.name - 1;
-        Some((Stamp::read(&payload[place.digits..])?, place.digits + DIGITS))
+        Some(place)
     }
 }
 
@@ -267,10 +273,28 @@ mod tests {
                     message.extend_from_slice(between.as_bytes());
                 }
                 let mut numbers = Vec::new();
-                prop_assert_eq!(finder.each(&message, |stamp| numbers.push(stamp.number)), count as usize);
+                prop_assert_eq!(finder.each(&message, |stamp| numbers.extend(stamp.map(|stamp| stamp.number))), count as usize);
                 prop_assert_eq!(numbers, (0..count).collect::<Vec<_>>());
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_stamp_among_others_is_told() {
+        let payload = |number| {
+            let mut payload = template(80);
+            let stamp = Stamp { stream: 1, number, intended_ns: 2, sent_ns: 3 };
+            stamp.write(&mut payload[DIGITS_OFFSET..]);
+            payload
+        };
+        let mut damaged = payload(1);
+        damaged[DIGITS_OFFSET + 9] ^= 1;
+        let cut = payload(2)[..30].to_vec();
+        let message = [payload(0), damaged, cut, payload(3)].concat();
+        let mut finder = Finder::default();
+        let mut numbers = Vec::new();
+        let count = finder.each(&message, |stamp| numbers.push(stamp.map(|stamp| stamp.number)));
+        assert_eq!((count, numbers), (4, vec![Some(0), None, None, Some(3)]));
     }
 
     #[test]
