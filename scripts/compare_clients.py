@@ -136,11 +136,11 @@ def main():
                 of[client].append(turn(client, load, options))
         print(f"{load}: chunks of {LOADS[load][0] // FRAME_BYTES} messages to {options.connections} connections")
         for client, figures in of.items():
-            ns, per_s, share = (statistics.median(column) for column in zip(*figures))
+            ns, per_s, share = (statistics.median(column) for column in zip(*figures, strict=True))
             print(f"  {client:8} {ns:9.1f} ns of processor time per message at {per_s:9.0f} messages/s, {share * 100:3.0f} % of it")
         for other in options.clients[1:]:
             first = options.clients[0]
-            print(f"  {first}/{other}: median {spread([a[0] / b[0] for a, b in zip(of[first], of[other])])} in {options.rounds} pairs")
+            print(f"  {first}/{other}: median {spread([a[0] / b[0] for a, b in zip(of[first], of[other], strict=True)])} in {options.rounds} pairs")
         turns[load] = of
     if options.json:
         text = json.dumps({"command": sys.argv, "kernel": os.uname().release, "turns": turns}, indent=1)
