@@ -39,23 +39,25 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def pinned(cpu, command, **environment):
-    """Runs the command there; its standard output."""
+def pinned(cpu, command, codes=(0,), **environment):
+    """Runs the command there, which ends with one of the codes; its standard output."""
     command = ["taskset", "-c", str(cpu), *map(str, command)]
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
-    if not ended.stdout.strip() and ended.returncode:
+    if ended.returncode not in codes:
         sys.exit(f"{command}: {ended.stderr.strip()}")
     return ended.stdout
 
 
-def loadgen(port, options):
+def loadgen(port, rate, options):
+    # The rate is that at which it thinks it publishes: it takes its samples by it. The server writes its own.
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
         url = f"ws://127.0.0.1:{port}"
-        command = [options.bin_dir / "loadgen", "fanout", "--url", f"{url}/raw/x", "--publish-url", f"{url}/publish/x", "--rate", 1]
+        command = [options.bin_dir / "loadgen", "fanout", "--url", f"{url}/raw/x", "--publish-url", f"{url}/publish/x", "--rate", rate]
         command += ["--subscribers", options.connections, "--warmup", f"{options.warmup}s", "--duration", f"{options.duration}s"]
         # The server goes on writing until it is left: waiting for an end is of no use.
         command += ["--grace", "0s", "--cpus", options.client_cpu, "--quiet", "--json", out.name, *options.loadgen]
-        pinned(options.client_cpu, command)
+        # 1: the server never answers a close.
+        pinned(options.client_cpu, command, codes=(0, 1))
         report = json.load(open(out.name))
     receiving = [thread for thread in report["threads"] if not thread["publishes"]]
     if report["faults"]["damaged"] or report["faults"]["duplicated"] or report["faults"]["reordered"]:
@@ -67,18 +69,18 @@ def loadgen(port, options):
     }
 
 
-def bare(port, options):
+def bare(port, _, options):
     command = [options.bin_dir / "bare_receive", "--port", port, "--connections", options.connections, "--message-bytes", FRAME_BYTES]
     command += ["--warmup", options.warmup, "--duration", options.duration]
     return json.loads(pinned(options.client_cpu, command))
 
 
-def picows(port, options):
+def picows(port, _, options):
     command = [options.python, PEERS / "picows_client.py", port, options.connections, options.warmup, options.duration]
     return json.loads(pinned(options.client_cpu, command))
 
 
-def ws(port, options):
+def ws(port, _, options):
     command = ["node", PEERS / "ws_client.js", port, options.connections, options.warmup, options.duration]
     return json.loads(pinned(options.client_cpu, command, NODE_PATH=str(options.node_modules)))
 
@@ -98,7 +100,8 @@ def turn(client, load, options):
         # It counts connections: no probing by connecting.
         while time.monotonic() < deadline and f":{port:04X} " not in pathlib.Path("/proc/net/tcp").read_text():
             time.sleep(0.05)
-        got = CLIENTS[client](port, options)
+        rate = 0.9 * min(rounds_per_s, 1000) * (chunk_bytes // FRAME_BYTES)
+        got = CLIENTS[client](port, rate, options)
         return got["cpu_ns"] / got["messages"], got["messages"] / got["wall_ns"] * 1e9, got["cpu_ns"] / got["wall_ns"]
     finally:
         server.send_signal(signal.SIGTERM)
@@ -136,11 +139,11 @@ def main():
                 of[client].append(turn(client, load, options))
         print(f"{load}: chunks of {LOADS[load][0] // FRAME_BYTES} messages to {options.connections} connections")
         for client, figures in of.items():
-            ns, per_s, share = (statistics.median(column) for column in zip(*figures))
+            ns, per_s, share = (statistics.median(column) for column in zip(*figures, strict=True))
             print(f"  {client:8} {ns:9.1f} ns of processor time per message at {per_s:9.0f} messages/s, {share * 100:3.0f} % of it")
         for other in options.clients[1:]:
             first = options.clients[0]
-            print(f"  {first}/{other}: median {spread([a[0] / b[0] for a, b in zip(of[first], of[other])])} in {options.rounds} pairs")
+            print(f"  {first}/{other}: median {spread([a[0] / b[0] for a, b in zip(of[first], of[other], strict=True)])} in {options.rounds} pairs")
         turns[load] = of
     if options.json:
         text = json.dumps({"command": sys.argv, "kernel": os.uname().release, "turns": turns}, indent=1)

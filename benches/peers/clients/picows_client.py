@@ -29,7 +29,7 @@ async def main(port, connections, warmup_s, duration_s):
     await asyncio.sleep(duration_s)
     ended = Subscriber.messages, time.process_time_ns(), time.monotonic_ns()
     names = ("messages", "cpu_ns", "wall_ns")
-    print(json.dumps({name: b - a for name, a, b in zip(names, begun, ended)}))
+    print(json.dumps({name: b - a for name, a, b in zip(names, begun, ended, strict=True)}))
 
 
 if __name__ == "__main__":
