@@ -13,13 +13,12 @@ use crate::failure::Failure;
 use crate::find_max::find;
 use crate::flags::FanoutFlags;
 use crate::judge::Identify;
-use crate::payload::Payload;
 use crate::plan::{ClientPlan, Group, Role, Schedule};
-use crate::post::PostSource;
+use crate::post;
 use crate::report::{Report, StepsOf};
 use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
-use crate::source::{Pace, Source, StampedSource};
+use crate::source::{Pace, Source};
 use crate::spread::Spread;
 use crate::stamp::Finder;
 use crate::steps::Steps;
@@ -136,16 +135,8 @@ fn sources(
             Some(outstanding) => Pace::Closed { outstanding },
             None => Pace::Open(Schedule { publisher: u64::from(publisher), ..schedule }),
         };
-        let shared = Arc::clone(shared);
-        let template = flags.publisher.template.as_ref();
-        if group.scheme.is_http() {
-            let number = u32::from(publisher);
-            let payload = Payload::post(flags.size, template, opcode, group, number);
-            let source = StampedSource::new(pace, publisher, shared, payload);
-            return Box::new(PostSource::new(source, flags.publisher.pipeline));
-        }
-        let payload = Payload::message(flags.size, template, opcode);
-        Box::new(StampedSource::new(pace, publisher, shared, payload))
+        let payload = (flags.size, opcode);
+        post::publisher(pace, publisher, Arc::clone(shared), payload, group, &flags.publisher)
     };
     (0..flags.publishers).map(source).collect()
 }

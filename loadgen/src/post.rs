@@ -3,10 +3,16 @@
 //! Knows: how many requests of one connection wait for their answers. Must not know: sockets, HTTP.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
+use uringcast_protocol::Opcode;
 
-use crate::source::{NEVER, Source, StampedSource, Tally};
+use crate::flags::PublisherFlags;
+use crate::payload::Payload;
+use crate::plan::Group;
+use crate::shared::Shared;
+use crate::source::{NEVER, Pace, Source, StampedSource, Tally};
 
 /// One connection's requests.
 pub(crate) struct PostSource {
@@ -14,6 +20,25 @@ pub(crate) struct PostSource {
     /// So many may be without an answer; one: the next waits for the answer.
     pipeline: u64,
     unanswered: u64,
+}
+
+/// What a publisher of the group sends, with its number and payloads of so many bytes.
+pub(crate) fn publisher(
+    pace: Pace,
+    number: u16,
+    shared: Arc<Shared>,
+    (bytes, opcode): (usize, Opcode),
+    group: &Group,
+    flags: &PublisherFlags,
+) -> Box<dyn Source> {
+    let template = flags.template.as_ref();
+    if !group.scheme.is_http() {
+        let payload = Payload::message(bytes, template, opcode);
+        return Box::new(StampedSource::new(pace, number, shared, payload));
+    }
+    let payload = Payload::post(bytes, template, opcode, group, u32::from(number));
+    let inner = StampedSource::new(pace, number, shared, payload);
+    Box::new(PostSource::new(inner, flags.pipeline))
 }
 
 /// What became of requests.

@@ -9,15 +9,16 @@ use uringcast_protocol::Opcode;
 
 use crate::acks::Acks;
 use crate::crew::Crew;
+use crate::dial;
 use crate::failure::Failure;
 use crate::flags::PublishFlags;
 use crate::judge::Identify;
-use crate::payload::Payload;
-use crate::plan::{ClientPlan, Role, Schedule};
+use crate::plan::{ClientPlan, Group, Role, Schedule};
+use crate::post;
 use crate::report::Report;
 use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
-use crate::source::{Pace, Source, StampedSource};
+use crate::source::{Pace, Source};
 use crate::spread::Spread;
 use crate::targets::Target;
 use crate::verify::{StreamKind, Streams};
@@ -27,7 +28,12 @@ use crate::verify::{StreamKind, Streams};
 /// # Errors
 /// [`Failure`].
 pub(crate) fn publish(flags: &PublishFlags) -> Result<Report, Failure> {
+    if flags.acks && flags.url.scheme.is_http() {
+        let right = "left out: over HTTP every publication is answered";
+        return Err(Failure::usage("--acks", true, right));
+    }
     let target = if flags.acks { with_acks(&flags.url) } else { flags.url.clone() };
+    let group = dial::publishing(target.group(None), &flags.publisher, &flags.run.dial);
     let publishers = flags.publishers;
     let schedule = Schedule {
         rate: flags.rate.held_for(flags.warmup),
@@ -44,7 +50,7 @@ pub(crate) fn publish(flags: &PublishFlags) -> Result<Report, Failure> {
     let client = |number| ClientPlan { role: Role::Publisher(number), group: 0 };
     Crew {
         flags: &flags.run,
-        groups: vec![target.group(None)],
+        groups: vec![group.clone()],
         clients: (0..publishers).map(client).collect(),
         interests: Vec::new(),
         streams: Streams { names, kinds: vec![StreamKind::Event; usize::from(publishers)] },
@@ -64,24 +70,28 @@ pub(crate) fn publish(flags: &PublishFlags) -> Result<Report, Failure> {
         steps: None,
         acks: wants_acks(&target).then(|| Acks::new((0..publishers).map(of))),
     }
-    .run(|shared| sources(flags, of, shared), || Identify::Nothing)
+    .run(|shared| sources(flags, &group, of, shared), || Identify::Nothing)
 }
 
 fn sources(
     flags: &PublishFlags,
+    group: &Group,
     schedule_of: impl Fn(u16) -> Schedule,
     shared: &Arc<Shared>,
 ) -> Vec<Box<dyn Source>> {
     let opcode = if flags.binary { Opcode::Binary } else { Opcode::Text };
     let source = |publisher: u16| -> Box<dyn Source> {
         let pace = Pace::Open(schedule_of(publisher));
-        let payload = Payload::message(flags.size, None, opcode);
-        Box::new(StampedSource::new(pace, publisher, Arc::clone(shared), payload))
+        let payload = (flags.size, opcode);
+        post::publisher(pace, publisher, Arc::clone(shared), payload, group, &flags.publisher)
     };
     (0..flags.publishers).map(source).collect()
 }
 
 fn wants_acks(target: &Target) -> bool {
+    if target.scheme.is_http() {
+        return false;
+    }
     let (_, query) = target.path.split_once('?').unwrap_or_default();
     query.split('&').any(|field| field == ACK)
 }

@@ -84,6 +84,18 @@ def test_ours_by_http(start, fanout, pipeline):
     assert "100 times 200" in out
 
 
+def test_publishers_alone_by_http(start, fanout):
+    server = start()
+    report, _ = fanout(
+        f"http://{server.admin}/v1/topics/bench",
+        None,
+        *("--template", '{"wrapped":%s}', "--count", "100", "--rate", "500"),
+        command="publish",
+    )
+    assert report["clean"] is True and report["posts"]["by_status"] == {"200": 100}
+    assert server.metrics().sum("publications_total") == 100
+
+
 def test_requests_that_are_refused_are_counted(start, fanout):
     server = start()
     report, out = fanout(

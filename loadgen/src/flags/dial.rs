@@ -50,7 +50,7 @@ impl DialFlags {
     }
 }
 
-/// How `fanout` publishes.
+/// How `fanout` and `publish` do that.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PublisherFlags {
     /// What to send for each publication: %s is the stamped payload of --size bytes, %j the same as a

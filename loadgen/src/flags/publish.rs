@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{RunFlags, payload_bytes};
+use super::{PublisherFlags, RunFlags, payload_bytes};
 use crate::rate::Rate;
 use crate::targets::Target;
 
 /// `loadgen publish`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PublishFlags {
-    /// Where publishers connect; with ?ack=1 uringcast answers each publication
-    #[arg(long, default_value = "ws://127.0.0.1:9003/publish/bench")]
+    /// Where publishers connect; with ?ack=1 uringcast answers each publication. With http:// or https://
+    /// each publication is a POST
+    #[arg(long, default_value = "ws://127.0.0.1:9003/publish/bench", value_parser = Target::of_publications)]
     pub(crate) url: Target,
     /// Have every publication answered (adds ack=1 to the URL): accepted, refused and after how long
     #[arg(long)]
@@ -40,6 +41,8 @@ pub(crate) struct PublishFlags {
     /// Publishing before measuring
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) warmup: Duration,
+    #[command(flatten)]
+    pub(crate) publisher: PublisherFlags,
     #[command(flatten)]
     pub(crate) run: RunFlags,
 }
