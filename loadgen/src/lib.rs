@@ -1,10 +1,10 @@
 //! `loadgen`, all of it but the process: a load generator for WebSocket push servers that checks what it receives.
 //!
 //! Knows: the order of things. Must not know: details; see each module's first lines. What is
-//! planned ([`plan`]), sent ([`source`], [`stamp`]), received ([`worker`], [`client`],
-//! [`frames`], [`inflate`]), checked ([`judge`], [`verify`], [`books`]), measured ([`record`], [`spread`]) and
-//! told ([`report`]) are rooms of their own; only [`driver`] knows io_uring and only [`clock`]
-//! clocks. From outside there is [`main`], and what [`bench`] measures.
+//! planned (`plan`), sent (`source`, `stamp`), received (`worker`, `client`,
+//! `frames`, `inflate`), checked (`judge`, `verify`, `books`), measured (`record`, `spread`) and
+//! told (`report`) are rooms of their own; only `driver` knows io_uring and only `clock`
+//! clocks. From outside there is [`main`], and what [`mod@bench`] measures.
 
 mod acks;
 mod agenda;

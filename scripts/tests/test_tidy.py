@@ -79,7 +79,7 @@ class Text(unittest.TestCase):
             findings("server/src/shard.rs", "//! s", line),
             [(2, "unsafe stands in the ring and the mesh only")],
         )
-        for path in ("server/ring/src/a.rs", "server/mesh/src/a.rs", "loadgen/src/driver/ring.rs"):
+        for path in ("server/ring/src/a.rs", "server/mesh/src/a.rs", "loadgen/src/driver/ring/a.rs"):
             self.assertEqual(findings(path, "//! a", line), [])
         self.assertEqual(len(findings("loadgen/src/client.rs", "//! c", "#![allow(unsafe_code)]")), 1)
         self.assertEqual(findings("loadgen/src/client.rs", "//! unsafe", "// unsafe"), [])
