@@ -108,7 +108,12 @@ fn title(runs: &[Run]) -> String {
         _ => text += &format!(", {} connections", whole("/connections/idle")),
     }
     if run.setting("command") == Some("fanout") && run.setting("outstanding").is_none() {
-        text += &format!(", {}/s", run.setting("rate").unwrap_or("?"));
+        let rate = run.setting("rate").unwrap_or("?");
+        text += &match rate.split_once('/') {
+            // As in 100..5000/60s.
+            Some((ends, length)) => format!(", {ends}/s in {length}"),
+            None => format!(", {rate}/s"),
+        };
     }
     if let Some(size) = run.setting("size") {
         text += &format!(", {size} B");
@@ -242,6 +247,14 @@ mod tests {
             "spread_samples": [{"stream": 0, "number": 0, "first_us": 5, "median_us": 9, "last_us": 20}],
             "something_new": {"heat_ns": 5000},
         })
+    }
+
+    #[test]
+    fn a_ramp_is_told_by_its_ends_and_its_length() {
+        let mut ramp = report(0);
+        ramp["settings"]["rate"] = "100..5000/60s".into();
+        let title = title(&[Run::new("", ramp)]);
+        assert_eq!(title, "fanout, 2,000 subscribers, 100..5000/s in 60s, 128 B");
     }
 
     #[test]
