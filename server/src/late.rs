@@ -4,7 +4,7 @@
 //!
 //! The shard of a late lane marks a topic that is published to it, until it is late no longer, and
 //! the shard of the publisher asks; while nothing is late that is one load of a line that nobody writes. Topics share
-//! [`BUCKETS`] buckets: beside a late one, another may be taken for late by chance.
+//! `BUCKETS` buckets: beside a late one, another may be taken for late by chance.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -45,7 +45,7 @@ impl Late {
         self.any(now_ns) && now_ns < self.of(topic_hash).load(Relaxed)
     }
 
-    /// Which of the [`BUCKETS`] stands for this topic.
+    /// Which of the `BUCKETS` stands for this topic.
     pub fn bucket(topic_hash: u64) -> u16 {
         (topic_hash as usize % BUCKETS) as u16
     }
