@@ -11,8 +11,6 @@ use crate::judge::Identify;
 use crate::plan::{ClientPlan, Role};
 use crate::report::Report;
 use crate::run::{DRAIN_MAX, Timing};
-use crate::spread::Spread;
-use crate::verify::Streams;
 
 /// Runs it.
 ///
@@ -28,28 +26,17 @@ pub(crate) fn connect(flags: &ConnectFlags) -> Result<Report, Failure> {
         }
     };
     let client = ClientPlan { role: Role::Idle, group: 0 };
+    let timing = Timing {
+        warmup: Duration::ZERO,
+        duration: Some(flags.hold),
+        // Nothing is on its way, but each thread has to look.
+        grace: Duration::from_secs(1),
+        drain_max: DRAIN_MAX,
+    };
     Crew {
-        flags: &flags.run,
         groups: vec![target.group(None)],
         clients: vec![client; flags.connections as usize],
-        interests: Vec::new(),
-        streams: Streams { names: Vec::new(), kinds: Vec::new() },
-        timing: Timing {
-            warmup: Duration::ZERO,
-            duration: Some(flags.hold),
-            // Nothing is on its way, but each thread has to look.
-            grace: Duration::from_secs(1),
-            drain_max: DRAIN_MAX,
-        },
-        payload_bytes: None,
-        spread: Spread::new(0),
-        books: None,
-        slow_bytes_per_s: 1,
-        slow_catch_up: false,
-        server_buffer_bytes: 0,
-        closed_loop: false,
-        steps: None,
-        acks: None,
+        ..Crew::plain(&flags.run, timing)
     }
     .run(|_| Vec::new(), || Identify::Nothing)
 }

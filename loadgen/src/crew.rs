@@ -55,7 +55,28 @@ pub(crate) struct Crew<'a> {
     pub(crate) acks: Option<Acks>,
 }
 
-impl Crew<'_> {
+impl<'a> Crew<'a> {
+    /// With nobody and nothing yet, and none of what only some commands want.
+    pub(crate) fn plain(flags: &'a RunFlags, timing: Timing) -> Self {
+        Self {
+            flags,
+            groups: Vec::new(),
+            clients: Vec::new(),
+            interests: Vec::new(),
+            streams: Streams { names: Vec::new(), kinds: Vec::new() },
+            timing,
+            payload_bytes: None,
+            spread: Spread::new(0),
+            closed_loop: false,
+            books: None,
+            slow_bytes_per_s: 1,
+            slow_catch_up: false,
+            server_buffer_bytes: 0,
+            steps: None,
+            acks: None,
+        }
+    }
+
     /// Runs the threads. `sources` are the publishers', in order; `identify` makes each thread's
     /// means of recognising payloads.
     ///

@@ -72,27 +72,22 @@ fn once(flags: &FanoutFlags) -> Result<Report, Failure> {
     let publish =
         dial::publishing(flags.publish_url.group(None), &flags.publisher, &flags.run.dial);
     let schedule = Schedule { rate, count: None, publishers: u64::from(publishers), publisher: 0 };
+    let timing = Timing {
+        warmup: flags.warmup,
+        duration: Some(duration),
+        grace: flags.run.grace,
+        drain_max: DRAIN_MAX,
+    };
     let crew = Crew {
-        flags: &flags.run,
         groups: vec![flags.url.group(Some(0)), publish.clone()],
         clients,
         interests: vec![Interest::new(usize::from(publishers), |_| true)],
         streams,
-        timing: Timing {
-            warmup: flags.warmup,
-            duration: Some(duration),
-            grace: flags.run.grace,
-            drain_max: DRAIN_MAX,
-        },
         payload_bytes,
         spread: Spread::new(publications / u64::from(publishers)),
-        books: None,
-        slow_bytes_per_s: 1,
-        slow_catch_up: false,
-        server_buffer_bytes: 0,
         closed_loop: flags.outstanding.is_some(),
         steps,
-        acks: None,
+        ..Crew::plain(&flags.run, timing)
     };
     let mut report = crew.run(
         |shared| sources(flags, &publish, schedule, shared),

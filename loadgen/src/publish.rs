@@ -19,7 +19,6 @@ use crate::report::Report;
 use crate::run::{DRAIN_MAX, Timing};
 use crate::shared::Shared;
 use crate::source::{Pace, Source};
-use crate::spread::Spread;
 use crate::targets::Target;
 use crate::verify::{StreamKind, Streams};
 
@@ -48,27 +47,14 @@ pub(crate) fn publish(flags: &PublishFlags) -> Result<Report, Failure> {
     };
     let names = (0..publishers).map(|number| format!("publisher {number}")).collect();
     let client = |number| ClientPlan { role: Role::Publisher(number), group: 0 };
+    let timing =
+        Timing { warmup: flags.warmup, duration, grace: flags.run.grace, drain_max: DRAIN_MAX };
     Crew {
-        flags: &flags.run,
         groups: vec![group.clone()],
         clients: (0..publishers).map(client).collect(),
-        interests: Vec::new(),
         streams: Streams { names, kinds: vec![StreamKind::Event; usize::from(publishers)] },
-        timing: Timing {
-            warmup: flags.warmup,
-            duration,
-            grace: flags.run.grace,
-            drain_max: DRAIN_MAX,
-        },
-        payload_bytes: None,
-        spread: Spread::new(0),
-        books: None,
-        slow_bytes_per_s: 1,
-        slow_catch_up: false,
-        server_buffer_bytes: 0,
-        closed_loop: false,
-        steps: None,
         acks: wants_acks(&target).then(|| Acks::new((0..publishers).map(of))),
+        ..Crew::plain(&flags.run, timing)
     }
     .run(|shared| sources(flags, &group, of, shared), || Identify::Nothing)
 }

@@ -101,27 +101,20 @@ fn receive(
     let connections = CONNECTIONS_PER_THREAD * u32::from(threads);
     let blaster = Blaster::listen(payload_bytes, coalesced).map_err(Failure::Setup)?;
     let subscriber = ClientPlan { role: Role::Subscriber { churns: false }, group: 0 };
+    let timing = Timing {
+        warmup: flags.duration / 4,
+        duration: Some(flags.duration),
+        grace: Duration::ZERO,
+        drain_max: DRAIN_MAX,
+    };
     let crew = Crew {
-        flags: &run,
         groups: vec![blaster.target().group(Some(0))],
         clients: vec![subscriber; connections as usize],
         interests: vec![Interest::new(1, |_| true)],
         streams: Streams { names: vec!["blaster".to_owned()], kinds: vec![StreamKind::Event] },
-        timing: Timing {
-            warmup: flags.duration / 4,
-            duration: Some(flags.duration),
-            grace: Duration::ZERO,
-            drain_max: DRAIN_MAX,
-        },
         payload_bytes: Some(payload_bytes),
         spread: Spread::new(u64::MAX / 2),
-        books: None,
-        slow_bytes_per_s: 1,
-        slow_catch_up: false,
-        server_buffer_bytes: 0,
-        closed_loop: false,
-        steps: None,
-        acks: None,
+        ..Crew::plain(&run, timing)
     };
     let start = |shared: &std::sync::Arc<_>| {
         blaster.start(connections, threads, shared);

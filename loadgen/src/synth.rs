@@ -36,27 +36,19 @@ pub(crate) fn synth(flags: &SynthFlags) -> Result<Report, Failure> {
     clients.push(ClientPlan { role: Role::Publisher(0), group: groups.len() as u16 });
     groups.push(flags.audience.publish_url.with_path("/publish").group(None));
     let seconds = flags.duration.map_or(LONG_S, |duration| duration.as_secs_f64());
+    let timing = Timing {
+        warmup: flags.warmup,
+        duration: flags.duration,
+        grace: flags.run.grace,
+        drain_max: DRAIN_MAX,
+    };
     Crew {
-        flags: &flags.run,
         groups,
         clients,
         interests: audience.interests,
         streams: audience.streams,
-        timing: Timing {
-            warmup: flags.warmup,
-            duration: flags.duration,
-            grace: flags.run.grace,
-            drain_max: DRAIN_MAX,
-        },
-        payload_bytes: None,
         spread: Spread::new((seconds * flags.rate / f64::from(flags.symbols)) as u64),
-        books: None,
-        slow_bytes_per_s: 1,
-        slow_catch_up: false,
-        server_buffer_bytes: 0,
-        closed_loop: false,
-        steps: None,
-        acks: None,
+        ..Crew::plain(&flags.run, timing)
     }
     .run(
         |shared| vec![Box::new(SynthSource::new(market, topics, Arc::clone(shared)))],

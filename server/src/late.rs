@@ -3,8 +3,9 @@
 //! Knows: until when, by a topic's hash. Must not know: lanes, shards or publishers.
 //!
 //! The shard of a late lane marks a topic that is published to it, until it is late no longer, and
-//! the shard of the publisher asks; while nothing is late that is one load of a line that nobody writes. Topics share
-//! `BUCKETS` buckets: beside a late one, another may be taken for late by chance.
+//! the shard of the publisher asks; while nothing is late that is one load of a line that nobody
+//! writes. Topics share `BUCKETS` buckets: beside a late one, another may be taken for late by
+//! chance.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -26,10 +27,11 @@ impl Late {
     /// A lane that this topic is published to is late now.
     pub fn mark(&self, topic_hash: u64, now_ns: u64) {
         let until_ns = now_ns + LATE_NS;
-        self.of(topic_hash).fetch_max(until_ns, Relaxed);
-        // A load first: the line is everybody's.
-        if self.until_ns.load(Relaxed) < until_ns {
-            self.until_ns.fetch_max(until_ns, Relaxed);
+        for time in [self.of(topic_hash), &self.until_ns] {
+            // A load first: the lines are everybody's, and a tick's publications come with one time.
+            if time.load(Relaxed) < until_ns {
+                time.fetch_max(until_ns, Relaxed);
+            }
         }
     }
 
