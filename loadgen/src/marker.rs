@@ -48,7 +48,7 @@ fn quote(bytes: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// The name in [`crate::stamp::MARKER`]: no hexadecimal digit, and seldom in other words.
+/// The name in [`crate::stamp::MARKER`]: no digit of a stamp, and seldom in other words.
 const NAME: &[u8] = b"uc";
 const UNICODE_QUOTE: &[u8] = b"\\u0022";
 

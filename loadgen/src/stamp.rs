@@ -1,18 +1,22 @@
 //! What a generated payload carries: which publication it is, when it was meant to be sent, and
 //! when it was.
 //!
-//! Knows: the marker and the hexadecimal digits after it. Must not know: connections, sockets, what
-//! servers do to the marker ([`crate::marker`]).
+//! Knows: the marker and the digits after it. Must not know: connections, sockets, what servers do
+//! to the marker ([`crate::marker`]).
 //!
 //! ```text
-//!   {"uc":"SSSSCCNNNNNNNNNNCIIIIIIIIIIIIIIICTTTTTTTTTTTTTTT......"}
-//!          stream, 4 digits
-//!                number within the stream, 10 digits
-//!                           intended time, CLOCK_MONOTONIC ns, 15 digits (36 years)
-//!                                           time of sending, likewise
+//!   {"uc":"PPPPPPPPPPPPPPPPIIIIIIIIIIIIIIIITTTTTTTTTTTTTTTT......"}
+//!          place: bits 48 to 63 the stream, 0 to 39 the number within it
+//!                          intended time, CLOCK_MONOTONIC ns: bits 0 to 59 (36 years)
+//!                                          time of sending, likewise
 //!                                                          padding to the wanted size
-//!              C: 4 digits, a checksum of the others as they stand there
+//!   in the bits left free, 40 to 47 and 60 to 63: a checksum of the others
 //! ```
+//! Each of the three is a number of 64 bits in 16 digits, written `@` to `O`, which no JSON writer
+//! escapes. The first eight are the low halves of its bytes, the least byte first, the other eight the
+//! high halves. So a digit's value and whether it is one are half a byte each, and eight digits are
+//! read at once, with an AND and a shift: every message received pays for this.
+//!
 //! The checksum tells a damaged stamp from one of another publication: else a number that lost a bit
 //! would be a loss, a repeat and a wrong order, all in one.
 //!
@@ -39,15 +43,15 @@ impl Stamp {
     pub(crate) fn write(&self, out: &mut [u8]) {
         let digits = out.first_chunk_mut::<DIGITS>().expect("room for a stamp");
         let place = u64::from(self.stream) << PLACE_BITS | self.number & NUMBER_MASK;
-        let words = [place, self.intended_ns & TIME_MASK, self.sent_ns & TIME_MASK];
+        let mut words = [place, self.intended_ns & TIME_MASK, self.sent_ns & TIME_MASK];
+        let sum = checksum(words);
+        words[0] |= sum >> 8 << PLACE_CHECK_BITS;
+        words[1] |= sum >> 4 << 60;
+        words[2] |= sum << 60;
         for (word, digits) in words.iter().zip(digits.as_chunks_mut::<16>().0) {
-            for (index, digit) in digits.iter_mut().enumerate() {
-                *digit = HEX[(word >> (60 - 4 * index) & 0xF) as usize];
-            }
-        }
-        let sum = checksum(digits);
-        for (at, digit) in CHECKSUM_AT.into_iter().zip(sum) {
-            digits[at] = digit;
+            let (low, high) = digits.split_at_mut(8);
+            low.copy_from_slice(&(ZEROS | word & LOW_HALVES).to_le_bytes());
+            high.copy_from_slice(&(ZEROS | word >> 4 & LOW_HALVES).to_le_bytes());
         }
     }
 
@@ -56,19 +60,19 @@ impl Stamp {
     #[inline]
     pub(crate) fn read(digits: &[u8]) -> Option<Self> {
         let digits = digits.first_chunk::<DIGITS>()?;
-        if CHECKSUM_AT.map(|at| digits[at]) != checksum(digits) {
-            return None;
-        }
-        let (words, _) = digits.as_chunks::<8>();
-        let word = |index: usize| {
-            u64::from(hex_value(words[index])) << 32 | u64::from(hex_value(words[index + 1]))
-        };
-        let place = word(0);
-        Some(Self {
+        let (eights, _) = digits.as_chunks::<8>();
+        let halves = |index: usize| u64::from_le_bytes(eights[index]) ^ ZEROS;
+        let words = [0, 2, 4].map(|low| halves(low) & LOW_HALVES | halves(low + 1) << 4);
+        let are_digits = (0..6).fold(0, |any, index| any | halves(index)) & !LOW_HALVES == 0;
+        let [place, intended, sent] = words;
+        let found = (place >> PLACE_CHECK_BITS & 0xFF) << 8 | intended >> 60 << 4 | sent >> 60;
+        let words = [place & !PLACE_CHECK_MASK, intended & TIME_MASK, sent & TIME_MASK];
+        let is_right = are_digits & (found == checksum(words));
+        is_right.then_some(Self {
             stream: (place >> PLACE_BITS) as u16,
             number: place & NUMBER_MASK,
-            intended_ns: word(2) & TIME_MASK,
-            sent_ns: word(4) & TIME_MASK,
+            intended_ns: words[1],
+            sent_ns: words[2],
         })
     }
 }
@@ -146,18 +150,31 @@ pub(crate) fn template(bytes: usize) -> Vec<u8> {
     let mut payload = Vec::with_capacity(bytes);
     payload.push(b'{');
     payload.extend_from_slice(MARKER);
-    payload.resize(DIGITS_OFFSET + DIGITS, b'0');
+    payload.resize(DIGITS_OFFSET + DIGITS, ZERO);
     payload.resize(bytes.max(PAYLOAD_BYTES_MIN) - END.len(), b'.');
     payload.extend_from_slice(END);
     payload
 }
 
-/// Whether `payload` is, but for its stamp, what [`template`] made.
+/// Whether `payload`, which has a stamp, is but for it what [`template`] made.
 #[inline]
 pub(crate) fn is_intact(payload: &[u8], template: &[u8]) -> bool {
     payload.len() == template.len()
         && payload[..DIGITS_OFFSET] == template[..DIGITS_OFFSET]
-        && payload[DIGITS_OFFSET + DIGITS..] == template[DIGITS_OFFSET + DIGITS..]
+        && is_equal(&payload[DIGITS_OFFSET + DIGITS..], &template[DIGITS_OFFSET + DIGITS..])
+}
+
+/// Whether both are the same; short ones without a call.
+#[inline]
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    const STEP: usize = 16;
+    if one.len() != other.len() || !(STEP..=8 * STEP).contains(&one.len()) {
+        return one == other;
+    }
+    // The last step overlaps with the one before it.
+    let (ones, others) = (one.as_chunks::<STEP>().0, other.as_chunks::<STEP>().0);
+    one.last_chunk::<STEP>() == other.last_chunk::<STEP>()
+        && ones.iter().zip(others).all(|(one, other)| one == other)
 }
 
 #[inline]
@@ -165,28 +182,11 @@ fn after_marker(payload: &[u8], offset: usize) -> Option<&[u8]> {
     payload.get(offset..)?.strip_prefix(MARKER)
 }
 
-/// The value of eight hexadecimal digits, all at once: a digit's low nibble is its value, except
-/// that letters have bit 6 set and lack 9.
+/// 16 bits, of three words without any: a single wrong digit always changes the value that is
+/// multiplied, and so does nearly everything else.
 #[inline]
-fn hex_value(digits: [u8; 8]) -> u32 {
-    let ascii = u64::from_le_bytes(digits);
-    let letters = ascii >> 6 & 0x0101_0101_0101_0101;
-    let nibbles = (ascii & 0x0F0F_0F0F_0F0F_0F0F) + letters * 9;
-    let bytes = (nibbles << 4 | nibbles >> 8) & 0x00FF_00FF_00FF_00FF;
-    let halves = (bytes << 8 | bytes >> 16) & 0x0000_FFFF_0000_FFFF;
-    (halves << 16 | halves >> 32) as u32
-}
-
-/// The checksum's digits, of the bytes of all others: a single wrong one always changes the value
-/// that is multiplied, and so does nearly everything else.
-#[inline]
-fn checksum(digits: &[u8; DIGITS]) -> [u8; 4] {
-    let (words, _) = digits.as_chunks::<8>();
-    let mixed = (0..6).fold(0, |mixed: u64, index| {
-        mixed.rotate_left(11) ^ (u64::from_le_bytes(words[index]) & CHECKED[index])
-    });
-    let sum = mixed.wrapping_mul(MIX) >> 48;
-    [sum >> 12, sum >> 8 & 0xF, sum >> 4 & 0xF, sum & 0xF].map(|digit| HEX[digit as usize])
+fn checksum([place, intended, sent]: [u64; WORDS]) -> u64 {
+    (place ^ intended.rotate_left(21) ^ sent.rotate_left(43)).wrapping_mul(MIX) >> 48
 }
 
 /// Digits of a stamp.
@@ -198,16 +198,22 @@ pub(crate) const PAYLOAD_BYTES_MIN: usize = DIGITS_OFFSET + DIGITS + END.len();
 /// What stands before the digits.
 pub(crate) const MARKER: &[u8] = b"\"uc\":\"";
 const END: &[u8] = b"\"}";
+/// The digit for nothing; the others follow.
+const ZERO: u8 = b'@';
+/// Eight of it.
+const ZEROS: u64 = u64::from_le_bytes([ZERO; 8]);
+/// Of each byte the low half.
+const LOW_HALVES: u64 = u64::from_le_bytes([0xF; 8]);
+/// Numbers in a stamp: the place, and two times.
+const WORDS: usize = DIGITS / 16;
 const PLACE_BITS: u32 = 48;
 const NUMBER_MASK: u64 = (1 << 40) - 1;
 const TIME_MASK: u64 = (1 << 60) - 1;
-/// Where the checksum's digits are: the first two of the number, the first of either time.
-const CHECKSUM_AT: [usize; 4] = [4, 5, 16, 32];
-/// The bytes of each eight that it is of.
-const CHECKED: [u64; 6] = [!(0xFFFF << 32), !0, !0xFF, !0, !0xFF, !0];
+/// Where the checksum's first eight bits are; the others are above either time.
+const PLACE_CHECK_BITS: u32 = 40;
+const PLACE_CHECK_MASK: u64 = 0xFF << PLACE_CHECK_BITS;
 /// Odd, so that no two values become one.
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {
@@ -275,6 +281,20 @@ mod tests {
                 let mut numbers = Vec::new();
                 prop_assert_eq!(finder.each(&message, |stamp| numbers.extend(stamp.map(|stamp| stamp.number))), count as usize);
                 prop_assert_eq!(numbers, (0..count).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_as_it_was_made_is_seen() {
+        for bytes in PAYLOAD_BYTES_MIN..PAYLOAD_BYTES_MIN + 200 {
+            let template = template(bytes);
+            let mut payload = template.clone();
+            assert!(is_intact(&payload, &template) && !is_intact(&payload[..bytes - 1], &template));
+            for at in (0..DIGITS_OFFSET).chain(DIGITS_OFFSET + DIGITS..bytes) {
+                payload[at] ^= 1;
+                assert!(!is_intact(&payload, &template), "byte {at} of {bytes}");
+                payload[at] ^= 1;
             }
         }
     }

@@ -103,7 +103,7 @@ impl Market {
         instrument.price = (instrument.price + step).max(100);
         out.push(b'{');
         out.extend_from_slice(MARKER);
-        out.resize(out.len() + DIGITS, b'0');
+        out.resize(out.len() + DIGITS, b'.');
         match kind {
             0 => instrument.trade(now_ms, &mut self.random, out),
             1 => instrument.book_ticker(&mut self.random, out),

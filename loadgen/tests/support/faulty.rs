@@ -391,14 +391,16 @@ impl Publication {
     fn read(payload: &[u8]) -> Self {
         let text = std::str::from_utf8(payload).expect("text");
         let digits = text.strip_prefix(r#"{"uc":""#).expect("a stamp");
-        let hex = |range: std::ops::Range<usize>| {
-            u64::from_str_radix(&digits[range], 16).expect("hexadecimal digits")
+        let halves = |from: usize| {
+            let digits = digits[from..from + 8].bytes().rev();
+            digits.fold(0, |value: u64, digit| value << 8 | u64::from(digit - b'@'))
         };
+        let [place, intended, sent] = [0, 16, 32].map(|from| halves(from) | halves(from + 8) << 4);
         Self {
-            stream: hex(0..4),
-            number: hex(6..16),
-            intended_ns: hex(17..32),
-            sent_ns: hex(33..48),
+            stream: place >> 48,
+            number: place & ((1 << 40) - 1),
+            intended_ns: intended & ((1 << 60) - 1),
+            sent_ns: sent & ((1 << 60) - 1),
         }
     }
 }
