@@ -96,7 +96,7 @@ fn once(flags: &FanoutFlags) -> Result<Report, Failure> {
             false => Identify::Foreign(Finder::default()),
         },
     )?;
-    if let Some(steps) = &report.recorder.steps {
+    if let Some(steps) = &report.latencies.steps {
         let of = StepsOf {
             schedule: &schedule,
             warmup_ns: flags.warmup.as_nanos() as u64,

@@ -157,7 +157,7 @@ fn nothing(flags: &FanoutFlags) -> Failure {
 /// Between which rates of a ramp's steps the limit seems to be: the last before the first that
 /// fails, and that one.
 fn bracket(bounds: &[Bound], report: &Report, ramp: &[Step]) -> (Option<f64>, Option<f64>) {
-    let Some(steps) = &report.recorder.steps else { return (None, None) };
+    let Some(steps) = &report.latencies.steps else { return (None, None) };
     let fails = |(step, histogram): (&Step, &Histogram<u64>)| {
         step.lost + step.unsent > 0 || bounds.iter().any(|bound| bound.share_of(histogram) > 1.0)
     };
@@ -170,7 +170,7 @@ fn bracket(bounds: &[Bound], report: &Report, ramp: &[Step]) -> (Option<f64>, Op
 }
 
 fn judge(bounds: &[Bound], rate_per_s: f64, report: &Report) -> (Verdict, Tried) {
-    let corrected = &report.recorder.corrected;
+    let corrected = &report.latencies.corrected;
     let worst = bounds
         .iter()
         .map(|bound| (bound.share_of(corrected), bound))

@@ -6,17 +6,18 @@
 //! should have been sent meanwhile counts from when it should have been. The second leaves that
 //! out, as most load generators do, and stands beside it to show the difference (wrk2's method).
 
+mod tally;
+
 use hdrhistogram::Histogram;
 
+use self::tally::Tally;
 use crate::steps::Steps;
 
-/// Latencies of one thread, or of all when merged.
+/// Counts latencies as they come, on one thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
-    /// From the intended time, ns.
-    pub(crate) corrected: Histogram<u64>,
-    /// From the time of sending, ns.
-    pub(crate) uncorrected: Histogram<u64>,
+    corrected: Tally,
+    uncorrected: Tally,
     /// Only publications intended in here count, ns: the warm-up is cut.
     pub(crate) window_ns: std::ops::Range<u64>,
     /// The corrected latencies once more, step by step, where a ramp asks for it.
@@ -25,7 +26,7 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new() -> Self {
-        let (corrected, uncorrected) = (histogram(), histogram());
+        let (corrected, uncorrected) = (Tally::new(), Tally::new());
         Self { corrected, uncorrected, window_ns: 0..u64::MAX, steps: None }
     }
 
@@ -37,25 +38,34 @@ impl Recorder {
         self.window_ns = window_ns;
     }
 
-    /// Counts one delivery, if its publication is in the window.
-    #[inline]
-    pub(crate) fn record(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64) {
-        if self.window_ns.contains(&intended_ns) {
+    /// Counts one delivery, if its publication is in the window. Returns whether it is.
+    #[inline(always)]
+    pub(crate) fn record(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64) -> bool {
+        let is_wanted = self.window_ns.contains(&intended_ns);
+        if is_wanted {
             let latency_ns = now_ns.saturating_sub(intended_ns);
-            self.corrected.saturating_record(latency_ns);
+            self.corrected.record(latency_ns);
             if let Some(steps) = &mut self.steps {
                 steps.record(intended_ns, latency_ns);
             }
-            self.uncorrected.saturating_record(now_ns.saturating_sub(sent_ns));
+            self.uncorrected.record(now_ns.saturating_sub(sent_ns));
         }
+        is_wanted
+    }
+
+    /// Latencies from the intended time so far, to be taken out or added to.
+    pub(crate) fn corrected(&mut self) -> &mut Histogram<u64> {
+        self.corrected.histogram()
     }
 
     /// Adds what another thread has counted.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for (into, from) in
-            [(&mut self.corrected, &other.corrected), (&mut self.uncorrected, &other.uncorrected)]
-        {
-            into.add(from).expect("all histograms are made by `histogram`, with the same bounds");
+    pub(crate) fn merge(&mut self, other: &mut Self) {
+        for (into, from) in [
+            (&mut self.corrected, &mut other.corrected),
+            (&mut self.uncorrected, &mut other.uncorrected),
+        ] {
+            let (into, from) = (into.histogram(), from.histogram());
+            into.add(&*from).expect("all histograms are made by `histogram`, with the same bounds");
         }
         match (&mut self.steps, &other.steps) {
             (Some(steps), Some(others)) => steps.merge(others),
@@ -63,6 +73,26 @@ impl Recorder {
             (Some(_), None) => {}
         }
     }
+
+    /// All that has been counted.
+    pub(crate) fn latencies(mut self) -> Latencies {
+        Latencies {
+            corrected: self.corrected.histogram().clone(),
+            uncorrected: self.uncorrected.histogram().clone(),
+            steps: self.steps,
+        }
+    }
+}
+
+/// Latencies of a whole run.
+#[derive(Debug)]
+pub(crate) struct Latencies {
+    /// From the intended time, ns.
+    pub(crate) corrected: Histogram<u64>,
+    /// From the time of sending, ns.
+    pub(crate) uncorrected: Histogram<u64>,
+    /// The corrected ones once more, step by step, where a ramp asks for it.
+    pub(crate) steps: Option<Box<Steps>>,
 }
 
 /// An empty histogram of nanoseconds: 64 ns to 20 minutes, three significant digits, 230 KB.
@@ -86,11 +116,11 @@ mod tests {
         recorder.record(999, 999, 5000);
         // The sender stalled for a second and then sent at once.
         recorder.record(1000, 1_000_000_000, 1_000_100_000);
-        assert_eq!(recorder.corrected.len(), 1);
-        assert!(recorder.corrected.max() > 990_000_000);
-        assert!(recorder.uncorrected.max() < 200_000);
         let mut sum = Recorder::new();
-        sum.merge(&recorder);
+        sum.merge(&mut recorder);
+        let sum = sum.latencies();
         assert_eq!(sum.corrected.len(), 1);
+        assert!(sum.corrected.max() > 990_000_000);
+        assert!(sum.uncorrected.max() < 200_000);
     }
 }

@@ -139,7 +139,7 @@ pub(crate) fn run(
     let (timeline, latencies) = run.watch.finish(timing.warmup.as_secs_f64());
     // They went through the timeline, second by second.
     if let Some(outcome) = outcomes.first_mut() {
-        let corrected = &mut outcome.judge.recorder.corrected;
+        let corrected = outcome.judge.recorder.corrected();
         corrected.add(latencies).expect("all are made by `histogram`");
     }
     Ok(Finished {

@@ -37,8 +37,8 @@ impl Slowness {
     }
 
     /// Adds another thread's.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        self.record.merge(&other.record);
+    pub(crate) fn merge(&mut self, other: &mut Self) {
+        self.record.merge(&mut other.record);
         self.values += other.values;
         self.value_age_max_ns = self.value_age_max_ns.max(other.value_age_max_ns);
     }
@@ -78,7 +78,7 @@ pub(crate) struct Slow {
 impl Slow {
     /// From what was measured. `buffer_bytes`: of both kernels.
     pub(crate) fn new(
-        slowness: &Slowness,
+        slowness: &mut Slowness,
         subscribers: u64,
         bytes_per_s: u64,
         buffer_bytes: u64,
@@ -88,7 +88,7 @@ impl Slow {
         Self {
             subscribers,
             bytes_per_s,
-            latency: Percentiles::of(&slowness.record.corrected),
+            latency: Percentiles::of(slowness.record.corrected()),
             values: slowness.values,
             value_age_max_ns: age_ns,
             value_age_bound_ns: at_rate_ns + NANOS_PER_SECOND,
@@ -167,13 +167,13 @@ mod tests {
         let mut slowness = Slowness::default();
         slowness.value(NANOS_PER_SECOND, 12 * NANOS_PER_SECOND);
         slowness.value(NANOS_PER_SECOND, 2 * NANOS_PER_SECOND);
-        let slow = Slow::new(&slowness, 2, 5000, 50_000);
+        let slow = Slow::new(&mut slowness, 2, 5000, 50_000);
         assert_eq!(
             (slow.value_age_max_ns, slow.value_age_bound_ns, slow.values),
             (11 * NANOS_PER_SECOND, 11 * NANOS_PER_SECOND, 2)
         );
         assert!(!slow.is_stale());
         assert_eq!(slow.value_behind_bytes, 55_000);
-        assert!(Slow::new(&slowness, 2, 5000, 49_000).is_stale());
+        assert!(Slow::new(&mut slowness, 2, 5000, 49_000).is_stale());
     }
 }

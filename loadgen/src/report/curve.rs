@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::record::Recorder;
+use crate::record::Latencies;
 
 /// Both histograms.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -27,8 +27,8 @@ pub(crate) struct Point {
 }
 
 impl Curves {
-    pub(super) fn of(recorder: &Recorder) -> Self {
-        Self { corrected: curve(&recorder.corrected), uncorrected: curve(&recorder.uncorrected) }
+    pub(super) fn of(latencies: &Latencies) -> Self {
+        Self { corrected: curve(&latencies.corrected), uncorrected: curve(&latencies.uncorrected) }
     }
 }
 

@@ -38,7 +38,7 @@ use crate::machine::Machine;
 use crate::page::Run;
 use crate::plan::{ClientPlan, Role};
 use crate::post::Posts;
-use crate::record::{Recorder, histogram};
+use crate::record::{Latencies, Recorder, histogram};
 use crate::run::{Finished, Timing};
 use crate::server_process::ServerUsage;
 use crate::source::Tally;
@@ -113,7 +113,7 @@ pub(crate) struct Report {
     pub(crate) own: Option<Own>,
     /// For the table and --hgrm.
     #[serde(skip)]
-    pub(crate) recorder: Recorder,
+    pub(crate) latencies: Latencies,
     #[serde(skip)]
     slowness: Slowness,
     #[serde(skip)]
@@ -197,10 +197,10 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    fn of(recorder: &Recorder) -> Self {
+    fn of(latencies: &Latencies) -> Self {
         Self {
-            corrected: Percentiles::of(&recorder.corrected),
-            uncorrected: Percentiles::of(&recorder.uncorrected),
+            corrected: Percentiles::of(&latencies.corrected),
+            uncorrected: Percentiles::of(&latencies.uncorrected),
         }
     }
 }
@@ -284,6 +284,7 @@ impl Report {
             if finished.window_ns > 0 { window_s + timing.warmup.as_secs_f64() } else { 0.0 },
             &merged.threads,
         );
+        let latencies = merged.recorder.latencies();
         let mut report = Self {
             schema: 1,
             clean: true,
@@ -299,8 +300,8 @@ impl Report {
             missed: merged.missed,
             missed_unlisted: merged.missed_unlisted,
             streams: streams.names.clone(),
-            latency: Latency::of(&merged.recorder),
-            curves: Curves::of(&merged.recorder),
+            latency: Latency::of(&latencies),
+            curves: Curves::of(&latencies),
             timeline: finished.timeline,
             spread_samples: merged.spread.as_mut().map(Spread::list).unwrap_or_default(),
             fairness: merged.spread.as_mut().and_then(Spread::fairness),
@@ -313,7 +314,7 @@ impl Report {
             steps: Vec::new(),
             find_max: None,
             own: None,
-            recorder: merged.recorder,
+            latencies,
             slowness: merged.slowness,
             slow_buffer_bytes: merged.slow_buffer_bytes,
         };
@@ -336,7 +337,7 @@ impl Report {
     pub(crate) fn add_slow(&mut self, bytes_per_s: u64, server_buffer_bytes: u64) {
         let Some(books) = self.books.as_mut().filter(|_| self.connections.slow > 0) else { return };
         let buffer_bytes = self.slow_buffer_bytes + server_buffer_bytes;
-        let slow = Slow::new(&self.slowness, self.connections.slow, bytes_per_s, buffer_bytes);
+        let slow = Slow::new(&mut self.slowness, self.connections.slow, bytes_per_s, buffer_bytes);
         if slow.is_stale() {
             self.clean = false;
             self.notes.push(format!(
@@ -484,9 +485,9 @@ impl Merged {
             self.figures.merge(&follower.figures);
         }
         self.figures.snapshots_published += outcome.tally.snapshots;
-        self.slowness.merge(&judge.slowness);
+        self.slowness.merge(&mut judge.slowness);
         self.slow_buffer_bytes = self.slow_buffer_bytes.max(outcome.slow_buffer_bytes);
-        self.recorder.merge(&judge.recorder);
+        self.recorder.merge(&mut judge.recorder);
         match &mut self.spread {
             Some(spread) => spread.merge(judge.spread),
             None => self.spread = Some(judge.spread),
@@ -549,7 +550,7 @@ pub(crate) fn publish(report: &Report, flags: &RunFlags) -> Result<(), Failure> 
     }
     if let Some(path) = &flags.hgrm {
         let failure = |error| Failure::Write { path: path.clone(), error };
-        std::fs::write(path, hgrm::text(&report.recorder.corrected)).map_err(failure)?;
+        std::fs::write(path, hgrm::text(&report.latencies.corrected)).map_err(failure)?;
     }
     Ok(())
 }

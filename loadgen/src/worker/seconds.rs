@@ -9,13 +9,13 @@ impl Worker {
     /// A second of the run is over: tells how far this thread is.
     pub(super) fn tell(&mut self, now: u64) {
         let running = self.running();
-        self.cutter.cut(now, running, &mut self.outcome.judge.recorder.corrected);
+        self.cutter.cut(now, running, self.outcome.judge.recorder.corrected());
     }
 
     /// The thread ends: tells the rest.
     pub(super) fn tell_last(&mut self, now: u64) {
         let running = self.running();
-        self.cutter.end(now, running, &mut self.outcome.judge.recorder.corrected);
+        self.cutter.end(now, running, self.outcome.judge.recorder.corrected());
     }
 
     fn running(&self) -> Running {
