@@ -110,7 +110,7 @@ impl Frames {
                 }
                 visit(Frame::Message { text, payload: frame })?;
             } else {
-                self.unusual(&header, frame, &mut visit)?;
+                self.unusual(header, frame, &mut visit)?;
             }
             input = &input[frame_bytes..];
         }
@@ -148,7 +148,7 @@ impl Frames {
         *input = rest;
         if self.partial.len() == frame_bytes {
             let mut whole = std::mem::take(&mut self.partial);
-            self.unusual(&header, &whole[header_bytes..], visit)?;
+            self.unusual(header, &whole[header_bytes..], visit)?;
             whole.clear();
             if whole.capacity() <= PARTIAL_BYTES_KEPT {
                 self.partial = whole;
@@ -157,9 +157,11 @@ impl Frames {
         Ok(())
     }
 
+    /// By value: a header that is borrowed lies in memory, for every frame, and what is written there
+    /// byte by byte and read as a whole makes the processor wait.
     fn unusual(
         &mut self,
-        header: &Header,
+        header: Header,
         frame: &[u8],
         visit: &mut impl FnMut(Frame<'_>) -> Result<(), FrameError>,
     ) -> Result<(), FrameError> {
@@ -204,7 +206,7 @@ impl Frames {
             return Err(FrameError::Masked);
         }
         if header.rsv1 {
-            self.check_deflated(header)?;
+            self.check_deflated(header.opcode)?;
         }
         match usize::try_from(header.payload_bytes) {
             Ok(bytes) if bytes <= MESSAGE_BYTES_MAX => Ok(bytes),
@@ -213,11 +215,11 @@ impl Frames {
     }
 
     /// RSV1 is set: whether it may be.
-    fn check_deflated(&self, header: &Header) -> Result<(), FrameError> {
+    fn check_deflated(&self, opcode: Opcode) -> Result<(), FrameError> {
         if !self.deflate {
             return Err(FrameError::Reserved);
         }
-        match header.opcode {
+        match opcode {
             Opcode::Text | Opcode::Binary => Ok(()),
             Opcode::Close | Opcode::Continuation | Opcode::Ping | Opcode::Pong => {
                 Err(FrameError::ReservedMisplaced)

@@ -125,32 +125,62 @@ impl Judge {
     /// A message has arrived.
     #[inline]
     pub(crate) fn message(&mut self, connection: u32, payload: &[u8], counted: bool, now_ns: u64) {
-        let found = match &mut self.identify {
-            Identify::Stamp(finder) => match finder.find(payload) {
-                Some(stamp) => (stamp.stream, stamp.number, stamp.intended_ns, stamp.sent_ns),
-                None => return self.other(connection, payload),
-            },
-            Identify::Recorded(recognizer) => {
-                match recognizer.recognize(&self.ledger, connection, payload) {
-                    Recognized::Publication { stream, number, intended_ns, sent_ns } => {
-                        (stream, number, intended_ns, sent_ns)
-                    }
-                    Recognized::Misnamed => {
-                        self.counts.messages += 1;
-                        self.ledger.faults.misnamed += 1;
-                        return;
-                    }
-                    Recognized::Snapshot { topic, seq, data, sent_ns } => {
-                        self.counts.snapshots += 1;
-                        let place = self.ledger.stream_of(topic).zip(Some(seq));
-                        return self.snapshot(connection, place, data, sent_ns.is_some());
-                    }
-                    Recognized::Unknown => return self.other(connection, payload),
-                }
-            }
-            Identify::Foreign(_) => return self.foreign(connection, payload, counted, now_ns),
-            Identify::Nothing => return self.aside(connection, payload, now_ns),
+        // The frequent case by itself: what it costs is what the load generator can take.
+        let Identify::Stamp(finder) = &mut self.identify else {
+            return self.message_without_our_stamp(connection, payload, counted, now_ns);
         };
+        match finder.find(payload) {
+            Some(Stamp { stream, number, intended_ns, sent_ns }) => {
+                let found = (stream, number, intended_ns, sent_ns);
+                self.delivered(connection, payload, found, counted, now_ns);
+            }
+            None => self.other(connection, payload),
+        }
+    }
+
+    #[inline(never)]
+    fn message_without_our_stamp(
+        &mut self,
+        connection: u32,
+        payload: &[u8],
+        counted: bool,
+        now_ns: u64,
+    ) {
+        let recognizer = match &mut self.identify {
+            Identify::Recorded(recognizer) => recognizer,
+            Identify::Foreign(_) => return self.foreign(connection, payload, counted, now_ns),
+            Identify::Nothing | Identify::Stamp(_) => {
+                return self.aside(connection, payload, now_ns);
+            }
+        };
+        match recognizer.recognize(&self.ledger, connection, payload) {
+            Recognized::Publication { stream, number, intended_ns, sent_ns } => {
+                let found = (stream, number, intended_ns, sent_ns);
+                self.delivered(connection, payload, found, counted, now_ns);
+            }
+            Recognized::Misnamed => {
+                self.counts.messages += 1;
+                self.ledger.faults.misnamed += 1;
+            }
+            Recognized::Snapshot { topic, seq, data, sent_ns } => {
+                self.counts.snapshots += 1;
+                let place = self.ledger.stream_of(topic).zip(Some(seq));
+                self.snapshot(connection, place, data, sent_ns.is_some());
+            }
+            Recognized::Unknown => self.other(connection, payload),
+        }
+    }
+
+    /// `payload` has been delivered: nothing else is in it.
+    #[inline(always)]
+    fn delivered(
+        &mut self,
+        connection: u32,
+        payload: &[u8],
+        found: (u16, u64, u64, u64),
+        counted: bool,
+        now_ns: u64,
+    ) {
         self.counts.payload_bytes += payload.len() as u64;
         if self.template.as_ref().is_some_and(|template| !is_intact(payload, template)) {
             self.counts.messages += 1;
@@ -182,7 +212,7 @@ impl Judge {
     }
 
     /// A publication, by stream, number, intended time and time of sending, has been delivered. Inlined
-    /// even for two callers: it is the larger part of what a message costs.
+    /// for each caller: it is the larger part of what a message costs.
     #[inline(always)]
     fn publication(
         &mut self,
@@ -216,8 +246,8 @@ impl Judge {
                 }
             }
         }
-        self.recorder.record(intended_ns, sent_ns, now_ns);
-        if self.spread.wants(number) && self.recorder.window_ns.contains(&intended_ns) {
+        let is_measured = self.recorder.record(intended_ns, sent_ns, now_ns);
+        if is_measured && self.spread.wants(number) {
             self.spread.note(stream, number, connection, now_ns.saturating_sub(intended_ns));
         }
         if let (Some(seen), Some(expected)) = (&mut self.seen, expected) {

@@ -123,6 +123,8 @@ pub(crate) struct Ledger {
     rows: Vec<(u16, u32)>,
     /// By row and column: the next number expected, or [`FRESH`].
     next: Vec<u64>,
+    /// Of the delivery before: what comes in one receive is one connection's, and often one stream's.
+    latest: Latest,
     /// (connection, stream, from) → to: skipped on an event stream and not yet arrived.
     gaps: BTreeMap<(u32, u16, u64), u64>,
     /// What can no longer arrive.
@@ -130,6 +132,14 @@ pub(crate) struct Ledger {
     /// Beyond [`MISSED_MAX`] entries the ranges are only counted.
     pub(crate) missed_unlisted: u64,
     pub(crate) faults: Faults,
+}
+
+/// A cell, and whose it is.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    connection: u32,
+    stream: u16,
+    cell: usize,
 }
 
 /// What a delivery was.
@@ -159,6 +169,8 @@ impl Ledger {
             interests,
             rows,
             next: vec![FRESH; cells],
+            // Nobody's.
+            latest: Latest { connection: u32::MAX, stream: u16::MAX, cell: usize::MAX },
             gaps: BTreeMap::new(),
             missed: Vec::new(),
             missed_unlisted: 0,
@@ -179,10 +191,14 @@ impl Ledger {
     /// Publication `number` of `stream` has arrived.
     #[inline]
     pub(crate) fn observe(&mut self, connection: u32, stream: u16, number: u64) -> Verdict {
-        let Some(cell) = self.cell(connection, stream) else {
-            self.faults.foreign += 1;
-            return Verdict::Faulty;
-        };
+        if (self.latest.connection, self.latest.stream) != (connection, stream) {
+            let Some(cell) = self.cell(connection, stream) else {
+                self.faults.foreign += 1;
+                return Verdict::Faulty;
+            };
+            self.latest = Latest { connection, stream, cell };
+        }
+        let cell = self.latest.cell;
         let expected = self.next[cell];
         if number == expected || expected == FRESH {
             self.next[cell] = number + 1;
