@@ -1,6 +1,6 @@
 //! Listeners and their accepts in flight.
 //!
-//! Knows: one-shot accepts into slots the kernel chooses, each with memory for the peer's address
+//! Knows: one-shot accepts into slots the kernel chooses, or of descriptors that get a slot, each with memory for the peer's address
 //! (multishot accept has none to give, and rights need it). Must not know: what becomes of a
 //! connection.
 
@@ -11,13 +11,14 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{opcode, types};
 use socket2::{SockAddr, SockAddrStorage};
 
 use crate::{
     error::Errno,
     io::{AcceptFailure, Completion, ListenerId, Slot},
     queue::Queues,
+    sockets::Sockets,
     tag::{Kind, Tag},
 };
 
@@ -70,13 +71,13 @@ impl Listener {
     }
 
     /// Arms each accept that is not.
-    pub(crate) fn resume(&mut self, queues: &mut Queues) {
+    pub(crate) fn resume(&mut self, queues: &mut Queues, sockets: &Sockets) {
         if !matches!(self.state, State::Accepting | State::Paused) {
             return;
         }
         self.state = State::Accepting;
         for index in 0..self.accepts.len() {
-            self.arm(index, queues);
+            self.arm(index, queues, sockets);
         }
     }
 
@@ -96,6 +97,7 @@ impl Listener {
         index: usize,
         result: i32,
         queues: &mut Queues,
+        sockets: &mut Sockets,
         out: &mut Vec<Completion<B>>,
     ) {
         let listener = self.id;
@@ -104,25 +106,33 @@ impl Listener {
         };
         accept.armed = false;
         self.armed -= 1;
-        match u32::try_from(result) {
+        let accepted = match (u32::try_from(result), &mut *sockets) {
+            (Ok(slot), Sockets::Direct) => Ok(Slot(slot)),
+            (Ok(_), Sockets::Kept(kept)) => kept.take(&queues.uring, result),
+            (Err(_), _) => Err(Errno(-result)),
+        };
+        match accepted {
             Ok(slot) => {
                 let peer = accept.address.peer();
-                out.push(Completion::Accepted { listener, slot: Slot(slot), peer });
+                out.push(Completion::Accepted { listener, slot, peer });
             }
-            Err(_) => {
-                if let Some(failure) = self.failure(Errno(-result)) {
+            Err(errno) => {
+                if let Some(failure) = self.failure(errno) {
                     queues.counters.accepts_failed += 1;
                     out.push(Completion::AcceptFailed { listener, failure });
                     if failure.pauses() && self.state == State::Accepting {
                         self.state = State::Paused;
-                        // The others would take connections from the backlog only to lose them.
+                        // The others would take connections from the backlog only to lose them. They
+                        // are cancelled now: where task work does not wait for the next enter they
+                        // would go on until then. What it can't take now goes with the next.
                         self.cancel(queues);
+                        let _ = queues.enter(0, false, None);
                     }
                 }
             }
         }
         if self.state == State::Accepting {
-            self.arm(index, queues);
+            self.arm(index, queues, sockets);
         }
         if let Some(failure) = self.stopped() {
             out.push(Completion::AcceptFailed { listener, failure });
@@ -168,14 +178,14 @@ impl Listener {
         for (index, _) in self.accepts.iter().enumerate().filter(|(_, accept)| accept.armed) {
             let entry = opcode::AsyncCancel::new(self.tag(index).bits())
                 .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
+                .flags(queues.quiet())
                 .user_data(Tag::index(Kind::Ignored, 0).bits());
             // SAFETY: points to nothing.
             unsafe { queues.push(entry) };
         }
     }
 
-    fn arm(&mut self, index: usize, queues: &mut Queues) {
+    fn arm(&mut self, index: usize, queues: &mut Queues, sockets: &Sockets) {
         let tag = self.tag(index);
         let (Some(socket), accept) = (&self.socket, &mut self.accepts[index]) else { return };
         if accept.armed {
@@ -184,10 +194,12 @@ impl Listener {
         accept.armed = true;
         self.armed += 1;
         let (address, bytes) = accept.address.lend();
-        let entry = opcode::Accept::new(types::Fd(socket.as_raw_fd()), address, bytes)
-            .file_index(Some(types::DestinationSlot::auto_target()))
-            .build()
-            .user_data(tag.bits());
+        let accept = opcode::Accept::new(types::Fd(socket.as_raw_fd()), address, bytes);
+        let accept = match sockets {
+            Sockets::Direct => accept.file_index(Some(types::DestinationSlot::auto_target())),
+            Sockets::Kept(_) => accept.flags(libc::SOCK_CLOEXEC),
+        };
+        let entry = accept.build().user_data(tag.bits());
         // SAFETY: the address is boxed, and who drops the ring waits for each armed accept to end or
         // leaks its listener; until then nobody else touches it.
         unsafe { queues.push(entry) };

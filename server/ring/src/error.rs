@@ -61,8 +61,8 @@ pub enum RingError {
         /// 1: only for `CAP_SYS_ADMIN` and one group; 2: for nobody.
         value: u32,
     },
-    /// A feature of Linux 6.1 is missing.
-    #[error("this kernel's io_uring has no {missing}: needs Linux 6.1 or newer")]
+    /// A feature of Linux 5.10 is missing.
+    #[error("this kernel's io_uring has no {missing}: needs Linux 5.10 or newer")]
     KernelTooOld {
         /// The first one found missing, by the kernel's name of it.
         missing: &'static str,
@@ -84,7 +84,7 @@ pub enum RingError {
     },
     /// `ENOSYS`: the kernel was built without io_uring, or is older than 5.1.
     #[error(
-        "this kernel has no io_uring: needs Linux 6.1 or newer with CONFIG_IO_URING=y{}",
+        "this kernel has no io_uring: needs Linux 5.10 or newer with CONFIG_IO_URING=y{}",
         if *seccomp { " (or a seccomp filter hides it: docker: `--security-opt seccomp=unconfined`)" } else { "" }
     )]
     NoIoUring {
@@ -126,9 +126,6 @@ pub enum RingError {
         /// How.
         errno: Errno,
     },
-    /// A tier this build does not have.
-    #[error("the base tier (Linux 5.10) does not exist yet: leave the kernel tier at auto")]
-    TierMissing,
 }
 
 impl RingError {

@@ -12,26 +12,29 @@
 )]
 
 mod accept;
-mod buf_ring;
+mod buffers;
+mod capabilities;
 pub mod error;
 pub mod io;
 pub mod listen;
+mod mapping;
 pub mod pin;
 pub mod pool;
-mod probe;
 mod queue;
 mod ring;
 mod selftest;
 mod send;
 mod setup;
+mod sockets;
 mod sys;
 mod tag;
 mod wake;
 
-pub use buf_ring::Buffer;
+pub use buffers::Buffer;
+pub use capabilities::{Capabilities, Feature, Tier, TierChoice};
 pub use error::{Errno, RingError};
 pub use io::*;
 pub use queue::RingCounters;
 pub use ring::{Ring, RingDescription};
-pub use setup::{RingOptions, Tier, TierChoice};
+pub use setup::RingOptions;
 pub use wake::WakeHandle;

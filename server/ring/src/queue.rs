@@ -5,11 +5,13 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use io_uring::{IoUring, squeue};
+use io_uring::{IoUring, opcode, squeue, types};
 
 use crate::{
+    capabilities::Capabilities,
     error::{Errno, RingError},
-    sys::EnterFd,
+    sys::{EnterFd, WAIT_SECONDS_MAX},
+    tag::{Kind, Tag},
 };
 
 /// What the ring has done since it was made.
@@ -43,14 +45,32 @@ pub(crate) struct Queues {
     enter_fd: EnterFd,
     /// Entries that found the queue full and the kernel unable to take any. They go first.
     backlog: VecDeque<squeue::Entry>,
+    /// For an entry whose success interests nobody.
+    quiet: squeue::Flags,
+    /// Of the timeout that is an entry, where entering takes none.
+    timeout: Option<Box<types::Timespec>>,
     pub(crate) counters: RingCounters,
 }
 
 impl Queues {
-    pub(crate) fn new(uring: IoUring) -> Self {
+    pub(crate) fn new(uring: IoUring, capabilities: &Capabilities) -> Self {
         // Without a place left for this thread the ring works as well, a look-up slower.
-        let enter_fd = EnterFd::registered(&uring).unwrap_or_else(|_| EnterFd::plain(&uring));
-        Self { uring, enter_fd, backlog: VecDeque::new(), counters: RingCounters::default() }
+        let registered = capabilities.registered_ring.then(|| EnterFd::registered(&uring).ok());
+        let enter_fd = registered.flatten().unwrap_or_else(|| EnterFd::plain(&uring));
+        let skip = capabilities.cqe_skip;
+        Self {
+            uring,
+            enter_fd,
+            backlog: VecDeque::new(),
+            quiet: if skip { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() },
+            timeout: (!capabilities.ext_arg).then(Box::default),
+            counters: RingCounters::default(),
+        }
+    }
+
+    /// For an entry whose success interests nobody. Its completion may come all the same.
+    pub(crate) fn quiet(&self) -> squeue::Flags {
+        self.quiet
     }
 
     pub(crate) fn enters_by_index(&self) -> bool {
@@ -106,6 +126,10 @@ impl Queues {
             _ if !pending.is_empty() => (0, None),
             timeout => (1, timeout),
         };
+        let (want, timeout) = match timeout {
+            Some(timeout) if self.timeout.is_some() => (self.push_timeout(timeout), None),
+            timeout => (want, timeout),
+        };
         match self.enter(want, true, timeout) {
             // ETIME: the timeout. EINTR: a signal; who waits looks around. EAGAIN: no memory for a
             // request just now. EBUSY: completions first.
@@ -155,6 +179,23 @@ impl Queues {
     /// Entries in the submission queue.
     pub(crate) fn queued(&mut self) -> u32 {
         self.uring.submission().len() as u32
+    }
+
+    /// A timeout as an entry, which ends with the next completion at the latest. Returns for how many
+    /// completions to wait: for none if one is there, which it would outlive.
+    fn push_timeout(&mut self, timeout: Duration) -> u32 {
+        let Some(timespec) = &mut self.timeout else { return 1 };
+        if !self.uring.completion().is_empty() {
+            return 0;
+        }
+        **timespec = types::Timespec::new()
+            .sec(timeout.as_secs().min(WAIT_SECONDS_MAX))
+            .nsec(timeout.subsec_nanos());
+        let entry = opcode::Timeout::new(&raw const **timespec).count(1).build();
+        // SAFETY: the time is boxed and lives as long as the queues; the kernel copies it when it takes
+        // the entry.
+        unsafe { self.push(entry.user_data(Tag::index(Kind::Ignored, 0).bits())) };
+        1
     }
 
     fn submit(&mut self, events: bool) -> Result<(), Errno> {

@@ -11,21 +11,22 @@ use std::{
     fmt, mem,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::{
     accept::Listener,
-    buf_ring::{BufRing, Buffer, GROUP},
+    buffers::{Buffer, Buffers, GROUP},
+    capabilities::Capabilities,
     error::{Errno, RingError},
     io::{Completion, Io, ListenerId, Operation, ReceiveEnd, Send, SendTrouble, Slot, Token},
     pool::{Pool, PoolOptions, REGIONS_REGISTERED_MAX},
     queue::{Queues, Raw, RingCounters},
-    selftest,
     send::Batches,
-    setup::{self, RingOptions, Tier},
+    setup::{self, RingOptions},
+    sockets::{Sockets, on},
     tag::{Kind, Tag},
     wake::WakeHandle,
 };
@@ -34,7 +35,9 @@ use crate::{
 pub struct Ring {
     queues: Queues,
     batches: Batches,
-    buffers: Rc<BufRing>,
+    buffers: Rc<Buffers>,
+    capabilities: Capabilities,
+    sockets: Sockets,
     listeners: Vec<Listener>,
     accepts: u16,
     slots: u32,
@@ -50,8 +53,8 @@ pub struct Ring {
 /// What a ring runs with, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingDescription {
-    /// The kernel tier.
-    pub tier: Tier,
+    /// What is used of the kernel.
+    pub capabilities: Capabilities,
     /// Submissions per enter at most.
     pub sq_entries: u32,
     /// Completions the queue holds.
@@ -71,11 +74,15 @@ impl Ring {
     /// # Errors
     /// What the system refuses, and the line that fixes it.
     pub fn new(options: RingOptions) -> Result<Self, RingError> {
-        let uring = setup::build(&options)?;
-        let mut queues = Queues::new(uring);
-        let skip_success = options.skip_success && selftest::skip_is_sound(&mut queues)?;
-        let buffers = BufRing::register(
+        options.check()?;
+        let capabilities = Capabilities::decide(options.tier)?;
+        let uring = setup::queues(&capabilities, options.sq_entries, options.cq_entries)?;
+        let slots = setup::make_table(&uring, &capabilities, options.slots)?;
+        let queues = Queues::new(uring, &capabilities);
+        let skip_success = options.skip_success && capabilities.silent_sends;
+        let buffers = Buffers::new(
             &queues.uring.submitter(),
+            capabilities.buffer_ring,
             options.receive_buffers,
             options.receive_buffer_bytes,
         )?;
@@ -87,9 +94,14 @@ impl Ring {
             queues,
             batches: Batches::new(skip_success),
             buffers,
+            sockets: Sockets::new(capabilities.direct_descriptors, slots),
             listeners: Vec::new(),
-            accepts: options.accepts,
-            slots: options.slots,
+            accepts: match capabilities.direct_descriptors {
+                true => options.accepts,
+                false => options.accepts.min(KEPT_ACCEPTS_MAX),
+            },
+            slots,
+            capabilities,
             handle,
             peers: Vec::new(),
             receives_armed: 0,
@@ -107,7 +119,7 @@ impl Ring {
     pub fn add_listener(&mut self, socket: impl Into<OwnedFd>) -> Result<ListenerId, RingError> {
         let id = u8::try_from(self.listeners.len()).map_err(|_| RingError::ListenersMax)?;
         let mut listener = Listener::new(ListenerId(id), socket.into(), self.accepts);
-        listener.resume(&mut self.queues);
+        listener.resume(&mut self.queues, &self.sockets);
         self.listeners.push(listener);
         Ok(ListenerId(id))
     }
@@ -130,7 +142,10 @@ impl Ring {
     pub fn pool(&mut self, options: PoolOptions) -> Pool {
         let first = !mem::replace(&mut self.pool_made, true);
         let submitter = self.queues.uring.submitter();
-        if !first || submitter.register_buffers_sparse(REGIONS_REGISTERED_MAX).is_err() {
+        if !first
+            || !self.capabilities.sparse_tables
+            || submitter.register_buffers_sparse(REGIONS_REGISTERED_MAX).is_err()
+        {
             return Pool::new(options);
         }
         // SAFETY: the descriptor lives through this call, which duplicates it.
@@ -145,7 +160,7 @@ impl Ring {
     pub fn describe(&self) -> RingDescription {
         let parameters = self.queues.uring.params();
         RingDescription {
-            tier: Tier::Modern,
+            capabilities: self.capabilities,
             sq_entries: parameters.sq_entries(),
             cq_entries: parameters.cq_entries(),
             slots: self.slots,
@@ -167,7 +182,8 @@ impl Ring {
 
     fn listen_for_bell(&mut self) {
         let poll = opcode::PollAdd::new(types::Fd(self.handle.bell_fd()), libc::POLLIN as u32);
-        self.push(Tag::index(Kind::Bell, 0), poll.multi(true).build());
+        let poll = poll.multi(self.capabilities.multishot_poll);
+        self.push(Tag::index(Kind::Bell, 0), poll.build());
     }
 
     /// Says what the completions reaped so far mean.
@@ -195,7 +211,8 @@ impl Ring {
             Kind::Accept => {
                 let (listener, index) = ((token.index >> 16) as usize, token.index & 0xffff);
                 if let Some(listener) = self.listeners.get_mut(listener) {
-                    listener.complete(index as usize, result, &mut self.queues, out);
+                    let index = index as usize;
+                    listener.complete(index, result, &mut self.queues, &mut self.sockets, out);
                 }
             }
             Kind::PollReadable if more => {
@@ -221,7 +238,10 @@ impl Ring {
                 }
                 out.push(Completion::Woken);
             }
+            Kind::Provide if result < 0 => self.buffers.refused(token.index),
+            Kind::Provide => {}
             Kind::Wake => out.push(Completion::Woken),
+            Kind::WakeFailed if result >= 0 => {}
             Kind::WakeFailed => {
                 // Its queue is full, or it is gone; the eventfd can always be rung.
                 self.queues.counters.wakes_by_bell += 1;
@@ -260,6 +280,22 @@ impl Ring {
         Completion::ReceiveEnded { token, end }
     }
 
+    /// A receive into a shared buffer that ends with the first bytes. The length is said: before Linux
+    /// 5.19 0 is no bytes at all, and looks as if the peer had gone.
+    fn receive_once(&mut self, slot: Slot, token: Token, flags: i32) {
+        self.buffers.flush(&mut self.queues);
+        let bytes = self.buffers.buffer_bytes() as u32;
+        let receive = on!(self.sockets.target(slot), socket => {
+            opcode::Recv::new(socket, std::ptr::null_mut(), bytes)
+                .buf_group(GROUP)
+                .flags(flags)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+        });
+        self.receives_armed += 1;
+        self.push(Tag::new(Kind::Receive, token), receive);
+    }
+
     /// Whether the kernel has none of our memory to write to.
     fn is_quiet(&self) -> bool {
         self.receives_armed == 0 && self.listeners.iter().all(|listener| listener.armed() == 0)
@@ -274,8 +310,22 @@ impl Io for Ring {
         timeout: Option<Duration>,
         out: &mut Vec<Completion<Buffer>>,
     ) -> Result<(), RingError> {
-        self.queues.submit_and_wait(timeout, &mut self.pending)?;
-        self.tell(out)
+        let told = out.len();
+        let start = (!self.capabilities.cqe_skip).then(Instant::now);
+        let mut left = timeout;
+        loop {
+            // What comes in now finds the buffers that are back.
+            self.buffers.flush(&mut self.queues);
+            self.queues.submit_and_wait(left, &mut self.pending)?;
+            let is_ours = !self.pending.is_empty();
+            self.tell(out)?;
+            // Where nothing is silent, what ended the wait may have been of no interest to anybody.
+            let (Some(start), true) = (start, is_ours && out.len() == told) else { return Ok(()) };
+            left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+            if left == Some(Duration::ZERO) {
+                return Ok(());
+            }
+        }
     }
 
     fn send(
@@ -288,28 +338,32 @@ impl Io for Ring {
 
     fn poll_readable(&mut self, slot: Slot, token: Token) {
         let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-        let poll = opcode::PollAdd::new(types::Fixed(slot.0), events).multi(true);
-        self.push(Tag::new(Kind::PollReadable, token), poll.build());
+        let multi = self.capabilities.multishot_poll;
+        let poll = on!(self.sockets.target(slot), socket => opcode::PollAdd::new(socket, events)
+            .multi(multi)
+            .build());
+        self.push(Tag::new(Kind::PollReadable, token), poll);
     }
 
     fn poll_writable(&mut self, slot: Slot, token: Token) {
-        let poll = opcode::PollAdd::new(types::Fixed(slot.0), libc::POLLOUT as u32);
-        self.push(Tag::new(Kind::PollWritable, token), poll.build());
+        let events = libc::POLLOUT as u32;
+        let poll = on!(self.sockets.target(slot), socket => {
+            opcode::PollAdd::new(socket, events).build()
+        });
+        self.push(Tag::new(Kind::PollWritable, token), poll);
     }
 
     fn receive(&mut self, slot: Slot, token: Token) {
-        // Length 0: as much as the buffer holds.
-        let receive = opcode::Recv::new(types::Fixed(slot.0), std::ptr::null_mut(), 0)
-            .buf_group(GROUP)
-            .flags(libc::MSG_DONTWAIT)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
-        self.receives_armed += 1;
-        self.push(Tag::new(Kind::Receive, token), receive);
+        self.receive_once(slot, token, libc::MSG_DONTWAIT);
     }
 
     fn receive_multishot(&mut self, slot: Slot, token: Token) {
-        let receive = opcode::RecvMulti::new(types::Fixed(slot.0), GROUP).build();
+        if !self.capabilities.multishot_receive {
+            return self.receive_once(slot, token, 0);
+        }
+        let receive = on!(self.sockets.target(slot), socket => {
+            opcode::RecvMulti::new(socket, GROUP).build()
+        });
         self.receives_armed += 1;
         self.push(Tag::new(Kind::Receive, token), receive);
     }
@@ -318,17 +372,27 @@ impl Io for Ring {
         // Where it finds nothing (ENOENT) or is too late (EALREADY), the operation's own end is on
         // its way or was told.
         let cancel = opcode::AsyncCancel::new(Tag::of(operation, token).bits()).build();
-        self.push(Tag::index(Kind::Ignored, 0), cancel.flags(squeue::Flags::SKIP_SUCCESS));
+        self.push(Tag::index(Kind::Ignored, 0), cancel.flags(self.queues.quiet()));
     }
 
     fn close(&mut self, slot: Slot, token: Token) {
-        let close = opcode::Close::new(types::Fixed(slot.0)).build();
-        self.push(Tag::new(Kind::Close, token), close);
+        let tag = Tag::new(Kind::Close, token);
+        match &mut self.sockets {
+            Sockets::Direct => {
+                self.push(tag, opcode::Close::new(types::Fixed(slot.0)).build());
+            }
+            Sockets::Kept(kept) => {
+                let result =
+                    kept.close(&self.queues.uring, slot).map_or_else(|errno| -errno.0, |()| 0);
+                // Told by the next wait, as if the kernel had said so.
+                self.pending.push(Raw { user_data: tag.bits(), result, flags: 0 });
+            }
+        }
     }
 
     fn resume_accepts(&mut self, listener: ListenerId) {
         if let Some(listener) = self.listeners.get_mut(usize::from(listener.0)) {
-            listener.resume(&mut self.queues);
+            listener.resume(&mut self.queues, &self.sockets);
         }
     }
 
@@ -343,12 +407,12 @@ impl Io for Ring {
             debug_assert!(false, "no peer {peer}");
             return;
         };
-        match handle.ring_fd() {
+        match handle.ring_fd().filter(|_| self.capabilities.msg_ring) {
             Some(fd) => {
                 let wake = Tag::index(Kind::Wake, 0).bits();
                 let message = opcode::MsgRingData::new(types::Fd(fd), 0, wake, None)
                     .build()
-                    .flags(squeue::Flags::SKIP_SUCCESS);
+                    .flags(self.queues.quiet());
                 self.push(Tag::index(Kind::WakeFailed, peer as u32), message);
             }
             None => handle.ring_bell(),
@@ -370,6 +434,10 @@ impl Drop for Ring {
             Some(types::Timespec::new().sec(1)),
             types::CancelBuilder::any().all(),
         );
+        // Linux 6.0; where it can't be done, receives end with their sockets.
+        if let Sockets::Kept(kept) = &self.sockets {
+            kept.shut_down_all();
+        }
         let mut out = Vec::new();
         for _ in 0..DROP_TRIES {
             let waited = self.wait(Some(Duration::ZERO), &mut out);
@@ -402,13 +470,10 @@ impl fmt::Debug for Ring {
 
 impl fmt::Display for RingDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tier = match self.tier {
-            Tier::Modern => "modern (6.1)",
-        };
         write!(
             f,
-            "tier {tier}, {} submissions, {} completions, {} slots",
-            self.sq_entries, self.cq_entries, self.slots
+            "tier {}, {} submissions, {} completions, {} slots",
+            self.capabilities, self.sq_entries, self.cq_entries, self.slots
         )?;
         if !self.skip_success {
             write!(f, ", a completion per send")?;
@@ -420,6 +485,9 @@ impl fmt::Display for RingDescription {
     }
 }
 
+/// Accepts in flight per listener where accepts are descriptors: before 5.17 or about each connection
+/// wakes them all.
+const KEPT_ACCEPTS_MAX: u16 = 16;
 /// Rounds of waiting for cancelled operations, of 10 ms.
 const DROP_TRIES: u32 = 100;
 

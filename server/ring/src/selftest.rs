@@ -1,11 +1,18 @@
-//! Whether this kernel's sends can go without a completion each.
+//! What this kernel does, where nothing announces it.
 //!
-//! Knows: the one short send that settles it. Must not know: what depends on the answer.
+//! Knows: the one short send, and the one close, that settle it. Must not know: what depends on the
+//! answers.
 //!
-//! A short send that posts no completion would lose bytes in silence (so it is on every kernel
+//! **Sends without a completion each.** A short send that posts no completion would lose bytes in silence (so it is on every kernel
 //! without `MSG_WAITALL`, and before 6.1 sometimes with it), and no flag announces that it does not.
+//!
+//! **Closing a slot.** Before Linux 6.13 the table lets go of what was in a slot only when everything
+//! that was in flight before has ended, on whatever slot.
 
-use std::os::{fd::AsRawFd, unix::net::UnixStream};
+use std::{
+    io::Read as _,
+    os::{fd::AsRawFd, unix::net::UnixStream},
+};
 
 use io_uring::{opcode, squeue, types};
 use socket2::SockRef;
@@ -32,6 +39,32 @@ pub(crate) fn skip_is_sound(queues: &mut Queues) -> Result<bool, RingError> {
     let much = send(queues, &ours, &bytes)?;
     let full = send(queues, &ours, &bytes)?;
     Ok(little.is_none() && answer(much) && full == Some(-libc::EAGAIN))
+}
+
+/// Closes a slot while a poll of another is armed, and looks whether the peer hears of it. The kernel
+/// must be one that closes slots: another would close descriptor 0.
+pub(crate) fn close_is_prompt(queues: &mut Queues) -> Result<bool, RingError> {
+    let pair = || UnixStream::pair().map_err(RingError::system("socketpair"));
+    let ((ours, mut theirs), (idle, idle_peer)) = (pair()?, pair()?);
+    theirs.set_nonblocking(true).map_err(RingError::system("ioctl(FIONBIO)"))?;
+    let submitter = queues.uring.submitter();
+    submitter.register_files_sparse(2).map_err(RingError::system("io_uring_register(FILES2)"))?;
+    submitter
+        .register_files_update(0, &[ours.as_raw_fd(), idle.as_raw_fd()])
+        .map_err(RingError::system("io_uring_register(FILES_UPDATE)"))?;
+    drop(ours);
+    let tag = Tag::index(Kind::Ignored, 0).bits();
+    let poll = opcode::PollAdd::new(types::Fixed(1), libc::POLLIN as u32).build();
+    let close = opcode::Close::new(types::Fixed(0)).build();
+    for entry in [poll, close] {
+        // SAFETY: points to nothing.
+        unsafe { queues.push(entry.user_data(tag)) };
+    }
+    queues.submit_all(&mut Vec::new())?;
+    let closed = theirs.read(&mut [0]).is_ok_and(|bytes| bytes == 0);
+    // The poll ends with its socket's peer.
+    drop(idle_peer);
+    Ok(closed)
 }
 
 /// One send as in a batch; the result of its completion, if it posts one.

@@ -7,7 +7,9 @@
 //! to it are consumed before it returns, or the process ends. Such a send never goes asynchronous
 //! (Linux 6.1; not with SQPOLL, IOSQE_ASYNC, links or drain, none of which we use): when the enter
 //! that consumed it returns, it is finished, and if it was not full success its completion is queued.
-//! `MSG_WAITALL` is what makes a short send a failure, whose completion is not skipped.
+//! `MSG_WAITALL` is what makes a short send a failure, whose completion is not skipped. Where completions
+//! are not skipped it is left out: before 6.1 it can cost a short send its count. Without both each
+//! send posts a completion, and is over as soon on every kernel since 5.10.
 
 use std::{process, thread, time::Duration};
 
@@ -89,12 +91,16 @@ impl Batch<'_, '_> {
             let bytes = send.bytes.len().min(SEND_BYTES_MAX);
             let skip = self.skips(send);
             self.owed += usize::from(!skip);
+            let (flags, waitall) = match skip {
+                true => (squeue::Flags::SKIP_SUCCESS, libc::MSG_WAITALL),
+                false => (squeue::Flags::empty(), 0),
+            };
             let token = Token { index, generation: self.number };
             let entry =
                 opcode::Send::new(types::Fixed(send.slot.0), send.bytes.as_ptr(), bytes as u32)
-                    .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+                    .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | waitall)
                     .build()
-                    .flags(if skip { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() })
+                    .flags(flags)
                     .user_data(Tag::new(Kind::Send, token).bits());
             // SAFETY: the bytes are borrowed until the batch returns, and `finish` does not return
             // before the kernel has consumed this entry and is done with it.

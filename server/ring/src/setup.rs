@@ -8,8 +8,10 @@ use io_uring::IoUring;
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
+    capabilities::{Capabilities, TierChoice},
     error::{Errno, RingError},
-    probe,
+    mapping::Mapping,
+    sys::EnterFd,
 };
 
 /// Sizes of a ring. All memory is taken when the ring is made.
@@ -37,28 +39,10 @@ pub struct RingOptions {
     pub tier: TierChoice,
 }
 
-/// What the caller asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TierChoice {
-    /// The best the kernel has.
-    #[default]
-    Auto,
-    /// Linux 5.10.
-    Base,
-}
-
-/// What a ring runs with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
-    /// Linux 6.1 and later.
-    Modern,
-}
-
 impl RingOptions {
     pub(crate) fn check(&self) -> Result<(), RingError> {
         let out = |option, value, range| Err(RingError::OptionOutOfRange { option, value, range });
         match *self {
-            Self { tier: TierChoice::Base, .. } => Err(RingError::TierMissing),
             Self { sq_entries: n, .. } if !(1..=32_768).contains(&n) => {
                 out("sq_entries", n.into(), "1 to 32768")
             }
@@ -97,28 +81,71 @@ impl Default for RingOptions {
     }
 }
 
-/// A ring of this thread with an empty table of direct descriptors.
-pub(crate) fn build(options: &RingOptions) -> Result<IoUring, RingError> {
-    options.check()?;
-    let uring = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .setup_cqsize(options.cq_entries)
-        .build(options.sq_entries)
-        .map_err(|error| refused(&error))?;
-    probe::check(&uring)?;
-    uring.submitter().register_files_sparse(options.slots).map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::EMFILE) => RingError::DescriptorLimit {
-                wanted: options.slots,
-                limit: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
-            },
-            Some(libc::ENOMEM) => memory_locked("the table of direct descriptors"),
-            _ => RingError::system("io_uring_register(FILES2)")(error),
+/// The queues of a ring of this thread.
+pub(crate) fn queues(
+    capabilities: &Capabilities,
+    sq_entries: u32,
+    cq_entries: u32,
+) -> Result<IoUring, RingError> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(cq_entries);
+    if capabilities.submit_all {
+        builder.setup_submit_all();
+    }
+    if capabilities.defer_taskrun {
+        builder.setup_single_issuer().setup_defer_taskrun();
+    } else if capabilities.coop_taskrun {
+        builder.setup_coop_taskrun();
+    }
+    builder.build(sq_entries).map_err(|error| refused(&error))
+}
+
+/// Gives the ring an empty table of `slots` descriptors, or as many as this kernel's tables hold.
+/// Returns how many.
+pub(crate) fn make_table(
+    uring: &IoUring,
+    capabilities: &Capabilities,
+    slots: u32,
+) -> Result<u32, RingError> {
+    let make = |slots: u32| match capabilities.sparse_tables {
+        true => uring.submitter().register_files_sparse(slots),
+        false => uring.submitter().register_files(&vec![-1; slots as usize]),
+    };
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let mut made = make(slots).map(|()| slots);
+    if let Err(error) = &made
+        && error.raw_os_error() == Some(libc::EMFILE)
+        && slots > OLD_SLOTS_MAX
+        && u64::from(slots) <= limit
+    {
+        made = make(OLD_SLOTS_MAX).map(|()| OLD_SLOTS_MAX);
+    }
+    made.map_err(|error| match error.raw_os_error() {
+        Some(libc::EMFILE) => RingError::DescriptorLimit { wanted: slots, limit },
+        Some(libc::ENOMEM) => memory_locked("the table of direct descriptors"),
+        _ => RingError::system("io_uring_register(FILES)")(error),
+    })
+}
+
+/// Whether buffers can be given back by memory: a kernel before 5.19 does not know the registration.
+pub(crate) fn has_buffer_rings(uring: &IoUring) -> bool {
+    let Ok(mapping) = Mapping::new(PAGE_BYTES) else { return false };
+    let at = mapping.start() as u64;
+    // SAFETY: the mapping is a page and outlives the registration, which ends two lines on.
+    let registered = unsafe { uring.submitter().register_buf_ring_with_flags(at, 1, 0, 0) };
+    registered.is_ok() && uring.submitter().unregister_buf_ring(0).is_ok()
+}
+
+/// Whether this thread can enter a ring by an index.
+pub(crate) fn can_be_registered(uring: &IoUring) -> bool {
+    match EnterFd::registered(uring) {
+        Ok(place) => {
+            place.unregister(uring);
+            true
         }
-    })?;
-    Ok(uring)
+        // All places of the thread are taken: the kernel knows it.
+        Err(errno) => errno == Errno(libc::EBUSY),
+    }
 }
 
 /// `ENOMEM`, with the limit that is most likely the cause.
@@ -135,9 +162,9 @@ fn refused(error: &io::Error) -> RingError {
             let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
             refused_why(sysctl.ok().as_deref(), &status())
         }
-        // An unknown setup flag: older than 6.1 (DEFER_TASKRUN), 6.0 (SINGLE_ISSUER), 5.18
-        // (SUBMIT_ALL).
-        Some(libc::EINVAL) => RingError::KernelTooOld { missing: "IORING_SETUP_DEFER_TASKRUN" },
+        // An unknown flag: older than 6.1 (DEFER_TASKRUN), 6.0 (SINGLE_ISSUER), 5.19 (COOP_TASKRUN),
+        // 5.18 (SUBMIT_ALL), or, of those that are always asked for, 5.5 (CQSIZE).
+        Some(libc::EINVAL) => RingError::KernelTooOld { missing: "IORING_SETUP_CQSIZE" },
         Some(libc::ENOMEM) => memory_locked("the ring's queues"),
         Some(libc::ENOSYS) => RingError::NoIoUring { seccomp: filtered(&status()) },
         errno => {
@@ -172,6 +199,10 @@ fn filtered(status: &str) -> bool {
         .is_some_and(|mode| mode.trim() == "2")
 }
 
+/// The most that a table of descriptors holds before Linux 5.18 or about.
+const OLD_SLOTS_MAX: u32 = 32_768;
+const PAGE_BYTES: usize = 4096;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +223,7 @@ mod tests {
     fn a_seccomp_filter_is_recognised() {
         let refused = std::thread::spawn(|| {
             filter_io_uring_setup();
-            build(&RingOptions::default()).map(drop)
+            queues(&Capabilities::BASE, 8, 16).map(drop)
         });
         let refused = refused.join().expect("no panic").expect_err("filtered");
         let message = refused.to_string();
@@ -233,13 +264,12 @@ mod tests {
         let say = |errno| refused(&io::Error::from_raw_os_error(errno)).to_string();
         assert!(say(libc::ENOMEM).contains("ulimit -l unlimited"), "{}", say(libc::ENOMEM));
         assert!(say(libc::ENOSYS).contains("CONFIG_IO_URING"));
-        assert!(say(libc::EINVAL).contains("needs Linux 6.1 or newer"));
+        assert!(say(libc::EINVAL).contains("needs Linux 5.10 or newer"));
     }
 
     #[test]
     fn options_out_of_range_are_refused() {
         let bad = |options: RingOptions| options.check().unwrap_err().to_string();
-        assert!(bad(RingOptions { tier: TierChoice::Base, ..Default::default() }).contains("base"));
         assert!(bad(RingOptions { sq_entries: 0, ..Default::default() }).contains("sq_entries"));
         assert!(bad(RingOptions { cq_entries: 8, ..Default::default() }).contains("cq_entries"));
         assert!(bad(RingOptions { slots: 0, ..Default::default() }).contains("slots"));

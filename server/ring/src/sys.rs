@@ -160,7 +160,7 @@ struct RsrcUpdate2 {
 }
 
 /// A year: the kernel adds the timeout to its clock and must not overflow.
-const WAIT_SECONDS_MAX: u64 = 365 * 86_400;
+pub(crate) const WAIT_SECONDS_MAX: u64 = 365 * 86_400;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;

@@ -13,11 +13,11 @@ use uringcast_ring::{
     pin::raise_nofile_limit,
 };
 
-use crate::support::{Server, Told, token};
+use crate::support::{Server, Told, options, token};
 
 #[test]
 fn each_connection_comes_with_its_own_address() {
-    let mut server = Server::new(RingOptions { accepts: 3, ..Default::default() });
+    let mut server = Server::new(RingOptions { accepts: 3, ..options() });
     let mut clients = Vec::new();
     for last in 2..30 {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -40,7 +40,7 @@ fn each_connection_comes_with_its_own_address() {
 
 #[test]
 fn listeners_are_told_apart_and_may_be_of_ipv6() {
-    let mut server = Server::new(RingOptions::default());
+    let mut server = Server::new(options());
     let socket = match listen("[::1]:0".parse().unwrap(), &ListenOptions::default()) {
         Ok(socket) => socket,
         Err(error) => {
@@ -63,7 +63,7 @@ fn listeners_are_told_apart_and_may_be_of_ipv6() {
 
 #[test]
 fn a_full_table_loses_one_connection_and_keeps_the_next() {
-    let mut server = Server::new(RingOptions { slots: 2, accepts: 4, ..Default::default() });
+    let mut server = Server::new(RingOptions { slots: 2, accepts: 4, ..options() });
     let (first, _client) = server.connect();
     let (_, _other) = server.connect();
     let mut lost = TcpStream::connect(server.address).unwrap();
@@ -106,7 +106,7 @@ fn a_full_table_loses_one_connection_and_keeps_the_next() {
 
 #[test]
 fn a_socket_that_does_not_listen_is_told_once() {
-    let mut ring = Ring::new(RingOptions { accepts: 1, ..Default::default() }).unwrap();
+    let mut ring = Ring::new(RingOptions { accepts: 1, ..options() }).unwrap();
     let idle = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let id = ring.add_listener(idle).unwrap();
     let mut out = Vec::new();
@@ -121,7 +121,7 @@ fn a_socket_that_does_not_listen_is_told_once() {
 
 #[test]
 fn stopping_is_told_once_and_frees_the_port() {
-    let mut server = Server::new(RingOptions::default());
+    let mut server = Server::new(options());
     let (_slot, _client) = server.connect();
     server.ring.stop_accepting();
     server.ring.stop_accepting();
@@ -139,7 +139,7 @@ fn stopping_is_told_once_and_frees_the_port() {
 
 #[test]
 fn closing_what_is_not_open_is_counted() {
-    let mut server = Server::new(RingOptions::default());
+    let mut server = Server::new(options());
     server.ring.close(Slot(3), token(3));
     assert!(matches!(server.one(), Told::Closed { .. }));
     assert_eq!(server.ring.counters().closes_failed, 1);
@@ -152,7 +152,7 @@ fn a_table_beyond_the_limit_names_the_limit() {
         // A limit as high as the kernel's own maximum can't be passed.
         return;
     };
-    let refused = Ring::new(RingOptions { slots: slots + 1, ..Default::default() }).unwrap_err();
+    let refused = Ring::new(RingOptions { slots: slots + 1, ..options() }).unwrap_err();
     assert!(matches!(refused, RingError::DescriptorLimit { .. }), "{refused}");
     assert!(refused.to_string().contains(&format!("ulimit -n {}", slots + 1)), "{refused}");
 }

@@ -10,7 +10,7 @@ use uringcast_ring::{
     AcceptFailure, Buffer, Io, Operation, ReceiveEnd, RingOptions, Send, SendOutcome, Slot, Token,
 };
 
-use crate::support::{Server, Told, reset};
+use crate::support::{Server, Told, options, reset};
 
 /// What the ring has of a connection, as the tests' own bookkeeping says.
 #[derive(Default)]
@@ -184,7 +184,7 @@ fn whatever_is_asked_each_operation_ends_once() {
             accepts: 3,
             receive_buffers: 8,
             receive_buffer_bytes: 64,
-            ..Default::default()
+            ..options()
         };
         let (mut server, mut world) = (Server::new(options), World::default());
         let mut state: u32 = seed;

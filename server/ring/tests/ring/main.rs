@@ -6,3 +6,6 @@ mod receive;
 mod send;
 mod support;
 mod wake;
+
+/// All that the kernel has.
+const TIER: uringcast_ring::TierChoice = uringcast_ring::TierChoice::Auto;

@@ -97,6 +97,23 @@ impl Server {
         panic!("it takes and takes: {taken} bytes");
     }
 
+    /// Whether the ring uses that feature.
+    pub(crate) fn has(&self, feature: &str) -> bool {
+        has(&self.ring, feature)
+    }
+
+    /// The poll for input sees some; it is armed afterwards, whether it stays so or not.
+    pub(crate) fn readable(&mut self, slot: Slot, token: Token) {
+        match self.one() {
+            Told::Readable { token: seen, .. } => assert_eq!(seen, token),
+            Told::PollEnded { token: seen, readable: true } => {
+                assert!(seen == token && !self.has("multishot_poll"));
+                self.ring.poll_readable(slot, token);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Nothing happens for a while.
     pub(crate) fn silent(&mut self) {
         let mut out = Vec::new();
@@ -114,4 +131,15 @@ pub(crate) fn token(index: u32) -> Token {
 /// Closes with RST instead of FIN.
 pub(crate) fn reset(client: TcpStream) {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Whether a ring uses that feature.
+pub(crate) fn has(ring: &Ring, feature: &str) -> bool {
+    let mut features = ring.describe().capabilities.features();
+    features.find(|one| one.name == feature).expect("a feature of that name").there
+}
+
+/// With the tier that is tested.
+pub(crate) fn options() -> RingOptions {
+    RingOptions { tier: crate::TIER, ..RingOptions::default() }
 }

@@ -11,7 +11,7 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 use uringcast_ring::{Io, Ring, RingOptions, WakeHandle};
 
-use crate::support::{Server, Told, token};
+use crate::support::{Server, Told, has, options, token};
 
 #[allow(clippy::disallowed_methods, reason = "what is measured here is the wait itself")]
 fn now() -> Instant {
@@ -19,13 +19,7 @@ fn now() -> Instant {
 }
 
 fn small() -> RingOptions {
-    RingOptions {
-        sq_entries: 8,
-        cq_entries: 64,
-        slots: 16,
-        receive_buffers: 4,
-        ..Default::default()
-    }
+    RingOptions { sq_entries: 8, cq_entries: 64, slots: 16, receive_buffers: 4, ..options() }
 }
 
 #[test]
@@ -172,7 +166,7 @@ fn a_dropped_ring_closes_everything_and_its_buffers_stay() {
 fn a_thread_may_make_many_rings_one_after_the_other() {
     for _ in 0..40 {
         let ring = Ring::new(small()).unwrap();
-        assert!(ring.describe().registered_ring);
+        assert_eq!(ring.describe().registered_ring, has(&ring, "registered_ring"));
     }
     // The kernel has 16 places; more at once work as well.
     let rings: Vec<_> = (0..17).map(|_| Ring::new(small()).unwrap()).collect();
