@@ -73,6 +73,9 @@ impl<I: Io> Shard<I> {
         } else if connection.flags.clear(Flags::READ_WANTED) {
             connection.flags.set(Flags::RECEIVE_ARMED);
             self.io.receive(slot, Self::token(id));
+            // Where polls end with each event, the next comes behind the receive: armed before it, or
+            // while nothing is read, it would see the same bytes again and again.
+            self.arm_poll(id);
         }
     }
 
@@ -84,8 +87,7 @@ impl<I: Io> Shard<I> {
         }
         if readable {
             connection.flags.set(Flags::READ_WANTED);
-        }
-        if connection.role != Role::Publisher && !connection.flags.has(Flags::EOF) {
+        } else if connection.role != Role::Publisher && !connection.flags.has(Flags::EOF) {
             self.arm_poll(id);
         }
         self.resume_reading(id);

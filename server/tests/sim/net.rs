@@ -164,6 +164,8 @@ pub(crate) struct Net {
 }
 
 const TRACE_MAX: usize = 400;
+/// Of 1,000: on a kernel without multishot everything ends with its first event.
+pub(crate) const ENDS_ALWAYS: usize = 1_000;
 /// Room for all that an observer is ever sent: its sends never fall short.
 pub(crate) const ENDLESS: usize = 1 << 40;
 
@@ -279,11 +281,17 @@ impl Net {
         entry.poll = Some(Op { token, multishot: true, queued: false, ending: false });
         let s = &self.sockets[self.kernels[shard].table[slot.0 as usize].as_ref().unwrap().socket];
         if !s.to_server.is_empty() || s.fin || s.reset {
+            // As kernels without multishot do: who arms it again before it has read everything, or
+            // without reading at all, goes on hearing of the same bytes.
+            let always_ends = self.faults.ends >= ENDS_ALWAYS;
             let entry = self.entry(shard, slot, "poll");
             if let Some(poll) = &mut entry.poll {
-                poll.queued = true;
+                poll.queued = !always_ends;
+                poll.ending = always_ends;
             }
-            self.kernels[shard].pending.push(Item::Readable(slot.0 as usize));
+            let slot = slot.0 as usize;
+            let item = if always_ends { Item::PollEnded(slot, true) } else { Item::Readable(slot) };
+            self.kernels[shard].pending.push(item);
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
     dice::Dice,
     helper::SimHelper,
     io::SimIo,
-    net::{Faults, Net},
+    net::{ENDS_ALWAYS, Faults, Net},
     oracle::{Content, Entry, Kind, Published, Seqs, Truth},
     publisher::some_covered,
 };
@@ -69,7 +69,8 @@ impl Plan {
             Faults {
                 short: dice.below(300),
                 false_room: dice.below(200),
-                ends: dice.below(100),
+                // One in four: the base tier.
+                ends: if dice.chance(250) { ENDS_ALWAYS } else { dice.below(100) },
                 accept: dice.below(50),
             }
         };
