@@ -65,7 +65,12 @@ mod tests {
 
     #[test]
     fn the_report_has_a_line_per_fact() {
-        let machine = Machine { cpus: vec![4, 6], cpu_quota: Some(1), open_files_max: 20_000 };
+        let machine = Machine {
+            cpus: vec![4, 6],
+            cpu_quota: Some(1),
+            open_files_max: 20_000,
+            direct_descriptors: true,
+        };
         let plan = Plan::load(&LowArgs::default(), &machine).expect("the defaults are right");
         let report = report(&machine, &plan);
         assert!(report.contains("reactors        1 on cores 4\n"), "{report}");

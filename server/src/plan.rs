@@ -116,14 +116,21 @@ fn decide(
     mistakes: Vec<Mistake>,
 ) -> Result<Plan, Mistakes> {
     let mut read = Reading::new(typed, file, mistakes);
+    let ports = ["listen", "publish-listen", "admin"].map(|name| read.address(name));
+    let [listen, publish_listen, admin] = ports;
+    let admin_hosts = read.hosts("admin-host");
+    let cpus = cpus(&mut read, machine);
+    let tier =
+        read.choice("kernel-tier", &[("auto", TierChoice::Auto), ("base", TierChoice::Base)]);
+    let open_files_max = machine.open_files_max_per_reactor(cpus.len(), tier);
     let plan = Plan {
-        listen: read.address("listen"),
-        publish_listen: read.address("publish-listen"),
-        admin: read.address("admin"),
-        admin_hosts: read.hosts("admin-host"),
-        cpus: cpus(&mut read, machine),
-        tier: read.choice("kernel-tier", &[("auto", TierChoice::Auto), ("base", TierChoice::Base)]),
-        settings: settings(&mut read, machine),
+        listen,
+        publish_listen,
+        admin,
+        admin_hosts,
+        cpus,
+        tier,
+        settings: settings(&mut read, open_files_max),
         journal: journal(&mut read),
         backlog: read.number("backlog", 1..=1 << 20),
         accepts_in_flight: read.number("accepts-in-flight", 1..=1_024),
@@ -135,12 +142,12 @@ fn decide(
     };
     // Wrong values stand as their bounds in the plan now, which nothing can be said about.
     if read.is_right() {
-        agree(&plan, machine, &mut read);
+        agree(&plan, machine, open_files_max, &mut read);
     }
     read.finish(plan)
 }
 
-fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
+fn settings(read: &mut Reading<'_>, open_files_max: u64) -> Settings {
     let totals = Totals {
         history_bytes_max: read.bytes("history-bytes-max", HISTORY_BYTES),
         log_bytes_max: read.bytes("log-bytes-max", LOG_BYTES),
@@ -150,7 +157,7 @@ fn settings(read: &mut Reading<'_>, machine: &Machine) -> Settings {
         deflate: read.choice("deflate", &ON_OFF),
         deflate_min_bytes: read.bytes("deflate-min-bytes", 0..=1 << 30),
         connections_max: read
-            .number_or("connections-max", 1..=CONNECTIONS_MAX, || connections(machine)),
+            .number_or("connections-max", 1..=CONNECTIONS_MAX, || connections(open_files_max)),
         connections_per_address_max: read.number("connections-per-address-max", 0..=1 << 20),
         message_bytes_max: read.bytes("message-bytes-max", MESSAGE_BYTES),
         publish_bytes_max: read.bytes("publish-bytes-max", MESSAGE_BYTES),
@@ -207,15 +214,15 @@ fn cpus(read: &mut Reading<'_>, machine: &Machine) -> Vec<usize> {
     cores.into_iter().cycle().take(reactors as usize).collect()
 }
 
-/// So many that the ring's table of direct descriptors, which the hard limit of open files bounds,
-/// keeps room for accepts and files.
-fn connections(machine: &Machine) -> u32 {
-    let most = machine.open_files_max / 20 * 19;
+/// So many that the ring's table of descriptors, which the hard limit of open files bounds, keeps room
+/// for accepts and files.
+fn connections(open_files_max: u64) -> u32 {
+    let most = open_files_max / 20 * 19;
     u32::try_from(most).unwrap_or(u32::MAX).clamp(1, CONNECTIONS_DEFAULT_MAX)
 }
 
 /// What is right by itself but not together.
-fn agree(plan: &Plan, machine: &Machine, read: &mut Reading<'_>) {
+fn agree(plan: &Plan, machine: &Machine, open_files_max: u64, read: &mut Reading<'_>) {
     let ports =
         [("listen", plan.listen), ("publish-listen", plan.publish_listen), ("admin", plan.admin)];
     for (index, &(name, address)) in ports.iter().enumerate() {
@@ -236,12 +243,16 @@ fn agree(plan: &Plan, machine: &Machine, read: &mut Reading<'_>) {
     }
     let settings = &plan.settings;
     let slots = u64::from(settings.connections_max) + 2 * u64::from(plan.accepts_in_flight);
-    if slots > machine.open_files_max {
-        let most = machine.open_files_max.saturating_sub(2 * u64::from(plan.accepts_in_flight));
+    if slots > open_files_max {
+        let most = open_files_max.saturating_sub(2 * u64::from(plan.accepts_in_flight));
+        let shared = match open_files_max < machine.open_files_max {
+            true => format!(" for all {} reactors together on this kernel tier", plan.reactors()),
+            false => String::new(),
+        };
         read.wrong(
             "connections-max",
             format!(
-                "wants at most {most} here, where RLIMIT_NOFILE's hard limit is {}; raise that \
+                "wants at most {most} here, where RLIMIT_NOFILE's hard limit is {}{shared}; raise that \
                  with LimitNOFILE= (systemd), --ulimit nofile= (docker) or `ulimit -Hn`",
                 machine.open_files_max
             ),

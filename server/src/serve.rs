@@ -377,6 +377,8 @@ fn run_reactor(input: ReactorInput) -> Result<(), ServeError> {
     let ring_error = |source| ServeError::Ring { index, source };
     let mut ring = Ring::new(input.options).map_err(ring_error)?;
     info!(index, cpu = input.cpu, ring = %ring.describe(), "reactor");
+    // All of them are made alike.
+    input.shared.ring.get_or_init(|| ring.describe().capabilities);
     let pool = ring.pool(input.pool);
     for listener in input.listeners {
         ring.add_listener(listener).map_err(ring_error)?;

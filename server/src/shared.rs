@@ -3,9 +3,11 @@
 //! Knows: who writes each. Must not know: what is done about them.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
+
+use uringcast_ring::Capabilities;
 
 use crate::{
     census::Census,
@@ -79,6 +81,8 @@ pub struct Shared {
     pub census: Arc<Census>,
     /// Topics whose publishers are to be slowed.
     pub late: Late,
+    /// What the reactors' rings use of the kernel; set by the first that is made.
+    pub ring: OnceLock<Capabilities>,
     /// A seed for hashing topic names, the same on all shards, new at each start.
     pub hash_seed: u64,
     stage: AtomicU8,
@@ -114,6 +118,7 @@ impl Shared {
             history_from_us: 0,
             census: Arc::default(),
             late: Late::default(),
+            ring: OnceLock::new(),
             hash_seed,
             stage: AtomicU8::new(Stage::Starting as u8),
         }

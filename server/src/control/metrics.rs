@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use uringcast_ring::{Capabilities, Feature};
+
 use super::process::Usage;
 use crate::{
     counters::{Counters, RULE_FIGURES, Shape, TIME_BUCKETS_US, TimeHistogram},
@@ -113,6 +115,20 @@ impl Page {
         self.line(format_args!("{name}_count{labels} {below}"));
     }
 
+    fn ring(&mut self, ring: &Capabilities) {
+        let name = "uringcast_ring_tier";
+        self.head(name, Shape::Gauge, "Always 1; how much of io_uring is used is in the label.");
+        self.line(format_args!("{name}{{tier=\"{}\"}} 1", ring.tier()));
+        let name = "uringcast_ring_feature";
+        let what =
+            "1 if that feature of io_uring is used, 0 if the kernel lacks it or may not use it.";
+        self.head(name, Shape::Gauge, what);
+        for Feature { name: feature, since, there } in ring.features() {
+            let there = u8::from(there);
+            self.line(format_args!("{name}{{feature=\"{feature}\",since=\"{since}\"}} {there}"));
+        }
+    }
+
     fn process(&mut self, shared: &Shared, usage: &Usage, lines_dropped: u64) {
         use Shape::{Counter, Gauge};
         let ready = u8::from(shared.stage() == Stage::Ready);
@@ -120,6 +136,9 @@ impl Page {
         let log_bytes = shared.log_bytes.load(std::sync::atomic::Ordering::Relaxed);
         self.head("uringcast_build_info", Gauge, "Always 1; the version is in the label.");
         self.line(format_args!("uringcast_build_info{{version=\"{version}\"}} 1"));
+        if let Some(ring) = shared.ring.get() {
+            self.ring(ring);
+        }
         self.one("uringcast_reactors", Gauge, "Reactors.", shared.counters.len());
         self.one("uringcast_ready", Gauge, "1 while new connections are accepted.", ready);
         self.one(

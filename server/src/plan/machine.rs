@@ -1,6 +1,6 @@
 //! What the machine lets this process have.
 //!
-//! Knows: affinity masks, cgroups' CPU quotas, limits of open files. Must not know: what is done
+//! Knows: affinity masks, cgroups' CPU quotas, limits of open files and of whom they are. Must not know: what is done
 //! with them.
 
 use std::{
@@ -12,6 +12,7 @@ use rustix::{
     process::{Resource, getrlimit},
     thread::{CpuSet, sched_getaffinity},
 };
+use uringcast_ring::{Capabilities, TierChoice};
 
 /// What the machine lets this process have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct Machine {
     pub cpu_quota: Option<usize>,
     /// `RLIMIT_NOFILE`, the hard limit (to which the soft one is raised).
     pub open_files_max: u64,
+    /// Connections are direct descriptors, which each reactor may have as many of; else they are
+    /// descriptors of the process, of which all reactors together have so many.
+    pub direct_descriptors: bool,
 }
 
 impl Machine {
@@ -33,6 +37,19 @@ impl Machine {
                 .ok()
                 .and_then(|groups| cpu_quota(Path::new("/sys/fs/cgroup"), &groups)),
             open_files_max: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
+            // Where there is no ring at all, the reactors will say why.
+            direct_descriptors: Capabilities::decide(TierChoice::Auto)
+                .is_ok_and(|capabilities| capabilities.has_direct_descriptors()),
+        }
+    }
+}
+
+impl Machine {
+    /// So many descriptors there are for the connections of one of `reactors`.
+    pub fn open_files_max_per_reactor(&self, reactors: usize, tier: TierChoice) -> u64 {
+        match self.direct_descriptors && tier == TierChoice::Auto {
+            true => self.open_files_max,
+            false => self.open_files_max / reactors.max(1) as u64,
         }
     }
 }

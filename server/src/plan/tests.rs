@@ -11,7 +11,12 @@ use crate::{
 };
 
 fn machine() -> Machine {
-    Machine { cpus: vec![2, 3, 5], cpu_quota: None, open_files_max: 20_000 }
+    Machine {
+        cpus: vec![2, 3, 5],
+        cpu_quota: None,
+        open_files_max: 20_000,
+        direct_descriptors: true,
+    }
 }
 
 fn plan_on(machine: &Machine, arguments: &[&str]) -> Result<Plan, Mistakes> {
@@ -26,7 +31,11 @@ fn plan(arguments: &[&str]) -> Plan {
 }
 
 fn mistakes(arguments: &[&str]) -> Vec<Mistake> {
-    plan_on(&machine(), arguments).expect_err("a wrong command line").0
+    mistakes_on(&machine(), arguments)
+}
+
+fn mistakes_on(machine: &Machine, arguments: &[&str]) -> Vec<Mistake> {
+    plan_on(machine, arguments).expect_err("a wrong command line").0
 }
 
 /// A file for one test, removed at its end.
@@ -184,6 +193,15 @@ fn connections_follow_the_limit_of_open_files() {
     assert_eq!(most(u64::MAX), 1_000_000);
     let found = mistakes(&["--connections-max=20000"]);
     assert!(found[0].wanted.contains("at most 19872 here"), "{}", found[0].wanted);
+    // Descriptors of the process are shared by its reactors.
+    let old = Machine { direct_descriptors: false, ..machine() };
+    let most = |flags: &[&str]| plan_on(&old, flags).expect("right").settings.connections_max;
+    assert_eq!(most(&["--reactors=1"]), 19_000);
+    assert_eq!(most(&["--reactors=4"]), 4_750);
+    let base = ["--reactors=4", "--kernel-tier=base"];
+    assert_eq!(plan_on(&machine(), &base).expect("right").settings.connections_max, 4_750);
+    let found = mistakes_on(&old, &["--reactors=4", "--connections-max=5000"]);
+    assert!(found[0].wanted.contains("at most 4872 here"), "{}", found[0].wanted);
 }
 
 #[test]
