@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARIES = Path(os.environ.get("URINGCAST_BIN_DIR", TARGET / "ci"))
 UNEXPECTED = re.compile(r"panicked|this is a bug|\bERROR\b|a reactor has ended")
+# What of the kernel the servers use: auto or base.
+TIER = os.environ.get("URINGCAST_KERNEL_TIER", "auto")
 START_S = 15
 STOP_S = 20
 
@@ -46,6 +48,8 @@ class Server:
             if port not in flags:
                 command += [port, "127.0.0.1:0"]
         command += flags
+        if "--kernel-tier" not in flags:
+            command += ["--kernel-tier", TIER]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True
         )

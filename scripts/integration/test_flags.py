@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -174,10 +175,25 @@ def test_pinning(start):
     assert sorted(found) == [("reactor-0", {0}), ("reactor-1", {0})]
 
 
-def test_what_does_not_exist_yet_is_refused():
-    free = [f"{port}=127.0.0.1:0" for port in ("--listen", "--publish-listen", "--admin")]
-    code, out, error = run_binary("uringcast", "serve", *free, "--kernel-tier=base")
-    assert code == 1 and out == "" and "base" in error
+@pytest.mark.parametrize("tier", ["auto", "base"])
+def test_the_kernel_tier_is_shown_feature_by_feature(start, tier):
+    server = start("--kernel-tier", tier)
+    metrics = server.get("/metrics").body.decode()
+    shown = re.findall(r'^uringcast_ring_tier\{tier="(\w+)"\} 1$', metrics, re.M)
+    used = {
+        feature: value == "1"
+        for feature, value in re.findall(
+            r'^uringcast_ring_feature\{feature="(\w+)",since="[\d.]+"\} ([01])$',
+            metrics,
+            re.M,
+        )
+    }
+    assert len(used) >= 13 and len(shown) == 1
+    assert f"tier {shown[0]}" in server.stderr()
+    if tier == "base":
+        assert shown == ["base"] and not any(used.values())
+    else:
+        assert (shown == ["modern"]) == all(used.values())
 
 
 def test_too_few_files_name_the_line_that_fixes_it():

@@ -141,8 +141,8 @@ impl Listener {
 
     fn failure(&self, errno: Errno) -> Option<AcceptFailure> {
         match errno.0 {
-            // Our own cancelling, told once when all have ended.
-            libc::ECANCELED => None,
+            // Our own cancelling, told once when all have ended; 5.10 says EINTR.
+            libc::ECANCELED | libc::EINTR => None,
             // accept(2): "treat them like EAGAIN by retrying"; EPERM is a firewall's.
             libc::ECONNABORTED
             | libc::ECONNRESET
@@ -156,8 +156,7 @@ impl Listener {
             | libc::EPERM
             | libc::EPROTO
             | libc::ETIMEDOUT
-            | libc::EAGAIN
-            | libc::EINTR => Some(AcceptFailure::Peer(errno)),
+            | libc::EAGAIN => Some(AcceptFailure::Peer(errno)),
             libc::ENFILE => Some(AcceptFailure::TableFull),
             // EMFILE, ENOBUFS, ENOMEM; and what a socket that does not listen gives.
             _ => Some(AcceptFailure::System(errno)),

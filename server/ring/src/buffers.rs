@@ -1,8 +1,7 @@
 //! Receive buffers that all connections of a ring share.
 //!
-//! Knows: the two ways in which the kernel is given buffers: a ring in shared memory
-//! (`IORING_REGISTER_PBUF_RING`, Linux 5.19) and an entry for each run of them
-//! (`IORING_OP_PROVIDE_BUFFERS`, 5.7). Must not know: who receives.
+//! Knows: who picks them: the kernel, from a ring of buffers in shared memory
+//! (`IORING_REGISTER_PBUF_RING`, Linux 5.19), or we. Must not know: who receives.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,16 +11,14 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-use io_uring::{Submitter, opcode, types::BufRingEntry};
+use io_uring::{Submitter, types::BufRingEntry};
 
 use crate::{
     error::{Errno, RingError},
     mapping::Mapping,
-    queue::Queues,
-    tag::{Kind, Tag},
 };
 
-/// A filled receive buffer of at least one byte; dropping it gives it back to the kernel.
+/// A filled receive buffer of at least one byte; dropping it gives it back.
 #[derive(Debug)]
 pub struct Buffer {
     buffers: Rc<Buffers>,
@@ -35,8 +32,8 @@ impl Deref for Buffer {
     #[inline]
     fn deref(&self) -> &[u8] {
         let start = self.buffers.mapping.at(self.buffers.offset(self.id));
-        // SAFETY: inside the mapping, which `buffers` keeps; the kernel has written these bytes, and
-        // does not touch the buffer until it is given back.
+        // SAFETY: inside the mapping, which `buffers` keeps; these bytes have been received, and nobody
+        // touches the buffer until it is given back.
         unsafe { slice::from_raw_parts(start.as_ptr(), self.bytes as usize) }
     }
 }
@@ -53,39 +50,39 @@ pub(crate) struct Buffers {
     mapping: Mapping,
     count: u16,
     buffer_bytes: u32,
-    giving: Giving,
+    picking: Picking,
 }
 
 #[derive(Debug)]
-enum Giving {
-    /// Into shared memory; the tail is where the next one goes, and wraps.
-    ByMemory { tail: Cell<u16> },
-    /// By entries, made of what is back when next something is received.
-    ByEntries { back: RefCell<Vec<u16>> },
+enum Picking {
+    /// The kernel picks; the tail is where the next one given back goes, and wraps.
+    ByKernel { tail: Cell<u16> },
+    /// We do, of those that are free.
+    ByUs { free: RefCell<Vec<u16>> },
 }
 
 impl Buffers {
     /// Maps `count` (a power of two, at most 32,768) buffers and gives them all to the kernel as group
-    /// [`GROUP`]; without a buffer ring, with the first [`Self::flush`].
+    /// [`GROUP`], if it is to pick them.
     pub(crate) fn new(
         submitter: &Submitter<'_>,
-        by_memory: bool,
+        by_kernel: bool,
         count: u16,
         buffer_bytes: u32,
     ) -> Result<Rc<Self>, RingError> {
-        let entries_bytes = if by_memory { entries_bytes(count) } else { 0 };
+        let entries_bytes = if by_kernel { entries_bytes(count) } else { 0 };
         let mapping = Mapping::new(entries_bytes + usize::from(count) * buffer_bytes as usize)?;
-        let giving = if by_memory {
+        let picking = if by_kernel {
             let at = mapping.start() as u64;
             // SAFETY: the entries are at the start of the mapping, page-aligned; who drops the `Ring`
             // unregisters them first or leaks this.
             unsafe { submitter.register_buf_ring_with_flags(at, count, GROUP, 0) }
                 .map_err(|error| refused(&error))?;
-            Giving::ByMemory { tail: Cell::new(0) }
+            Picking::ByKernel { tail: Cell::new(0) }
         } else {
-            Giving::ByEntries { back: RefCell::new(Vec::with_capacity(count.into())) }
+            Picking::ByUs { free: RefCell::new(Vec::with_capacity(count.into())) }
         };
-        let buffers = Rc::new(Self { mapping, count, buffer_bytes, giving });
+        let buffers = Rc::new(Self { mapping, count, buffer_bytes, picking });
         for id in 0..count {
             buffers.give(id);
         }
@@ -106,44 +103,31 @@ impl Buffers {
 
     /// Gives a buffer back.
     pub(crate) fn give(&self, id: u16) {
-        match &self.giving {
-            Giving::ByMemory { tail } => self.give_by_memory(id, tail),
+        match &self.picking {
+            Picking::ByKernel { tail } => self.give_to_kernel(id, tail),
             // There are never more of them than there is room for.
-            Giving::ByEntries { back } => back.borrow_mut().push(id),
+            Picking::ByUs { free } => free.borrow_mut().push(id),
         }
     }
 
-    /// Queues the entries that give back what is back; to be called before what may receive.
-    pub(crate) fn flush(&self, queues: &mut Queues) {
-        let Giving::ByEntries { back } = &self.giving else { return };
-        let mut back = back.borrow_mut();
-        if back.is_empty() {
-            return;
-        }
-        // Neighbours go in one entry.
-        back.sort_unstable();
-        for run in back.chunk_by(|one, next| *next == one + 1) {
-            let (first, count) = (run[0], run.len() as u16);
-            let start = self.mapping.at(self.offset(first)).as_ptr();
-            let bytes = self.buffer_bytes as i32;
-            let entry = opcode::ProvideBuffers::new(start, bytes, count, GROUP, first).build();
-            let tag = Tag::index(Kind::Provide, u32::from(first) << 16 | u32::from(count));
-            // SAFETY: the buffers are in the mapping, and nobody reads them until the kernel says
-            // that it has filled one; who drops the `Ring` waits for its receives or leaks this.
-            unsafe { queues.push(entry.user_data(tag.bits())) };
-        }
-        back.clear();
-    }
-
-    /// The kernel did not take a run (no memory): it goes again with the next.
-    pub(crate) fn refused(&self, run: u32) {
-        let (first, count) = ((run >> 16) as u16, run as u16);
-        for id in (first..).take(usize::from(count)) {
-            self.give(id);
+    /// A free buffer, if there is one, and if it is not the kernel that picks.
+    pub(crate) fn take(&self) -> Option<u16> {
+        match &self.picking {
+            Picking::ByKernel { .. } => None,
+            Picking::ByUs { free } => free.borrow_mut().pop(),
         }
     }
 
-    fn give_by_memory(&self, id: u16, tail: &Cell<u16>) {
+    /// Lets `fill` write to a buffer that was taken.
+    pub(crate) fn fill<R>(&self, id: u16, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        let start = self.mapping.at(self.offset(id));
+        assert!(id < self.count, "only buffers that there are");
+        // SAFETY: inside the mapping, whose bytes began as zeros; whoever took the buffer has it alone
+        // until it is given back, and no slice of it is left over by an earlier filling.
+        fill(unsafe { slice::from_raw_parts_mut(start.as_ptr(), self.buffer_bytes as usize) })
+    }
+
+    fn give_to_kernel(&self, id: u16, tail: &Cell<u16>) {
         let place = tail.get();
         // INVARIANT: `count` is a power of two, so the wrapping tail stays in step.
         let at = usize::from(place & (self.count - 1)) * size_of::<BufRingEntry>();
@@ -164,9 +148,9 @@ impl Buffers {
 
     /// Where a buffer begins, bytes into the mapping.
     fn offset(&self, id: u16) -> usize {
-        let entries_bytes = match self.giving {
-            Giving::ByMemory { .. } => entries_bytes(self.count),
-            Giving::ByEntries { .. } => 0,
+        let entries_bytes = match self.picking {
+            Picking::ByKernel { .. } => entries_bytes(self.count),
+            Picking::ByUs { .. } => 0,
         };
         entries_bytes + usize::from(id) * self.buffer_bytes as usize
     }

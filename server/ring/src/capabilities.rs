@@ -6,7 +6,8 @@
 //! Only honest refusals are asked for: a feature bit, an opcode in the probe, `EINVAL` of a flag that
 //! the set-up does not know. What an old kernel takes and answers misleadingly is never tried: its
 //! RECV ignores the multishot flag and returns 0, as if the peer had gone; its CLOSE ignores the slot
-//! and closes descriptor 0. For these the presence of an opcode of the same release stands.
+//! and closes descriptor 0; and a registration that it does not know waits for ever while anything is
+//! in flight before it says so. For these the presence of an opcode of the same release stands.
 
 use std::fmt;
 
@@ -18,7 +19,8 @@ use crate::{error::RingError, queue::Queues, selftest, setup};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "a table of what is there and what is not")]
 pub struct Capabilities {
-    /// Receive buffers are given back by memory (`IORING_REGISTER_PBUF_RING`); else each by an entry.
+    /// The kernel picks receive buffers (`IORING_REGISTER_PBUF_RING`); else a poll comes first, and
+    /// then recv(2).
     pub(crate) buffer_ring: bool,
     /// Task work waits for the next enter (`IORING_SETUP_COOP_TASKRUN`).
     pub(crate) coop_taskrun: bool,
@@ -43,6 +45,9 @@ pub struct Capabilities {
     pub(crate) silent_sends: bool,
     /// Tables of descriptors and buffers are made empty (`IORING_RSRC_REGISTER_SPARSE`).
     pub(crate) sparse_tables: bool,
+    /// Everything in flight is cancelled by one call (`IORING_REGISTER_SYNC_CANCEL`); else receives are
+    /// ended by shutting their sockets down.
+    pub(crate) sync_cancel: bool,
     /// An entry that is refused does not stop those behind it (`IORING_SETUP_SUBMIT_ALL`).
     pub(crate) submit_all: bool,
 }
@@ -94,6 +99,7 @@ impl Capabilities {
         registered_ring: false,
         silent_sends: false,
         sparse_tables: false,
+        sync_cancel: false,
         submit_all: false,
     };
 
@@ -117,6 +123,7 @@ impl Capabilities {
             multishot_poll: features.is_feature_resource_tagging(),
             // SEND_ZC came with the same release, 6.0.
             multishot_receive: has(opcode::SendZc::CODE),
+            sync_cancel: has(opcode::SendZc::CODE),
             sparse_tables: plain.submitter().register_files_sparse(1).is_ok(),
             buffer_ring: setup::has_buffer_rings(&plain),
             ..Self::BASE
@@ -131,6 +138,7 @@ impl Capabilities {
             found.cqe_skip && has(opcode::SendMsgZc::CODE) && selftest::skip_is_sound(&mut queues)?;
         // SOCKET came with the release in which accepts choose a slot, 5.19.
         found.direct_descriptors = found.sparse_tables
+            && found.buffer_ring
             && has(opcode::Socket::CODE)
             && selftest::close_is_prompt(&mut queues)?;
         // Without rings of buffers there is nothing for it to take from.
@@ -187,6 +195,7 @@ impl Capabilities {
             ("coop_taskrun", "5.19", self.coop_taskrun),
             ("sparse_tables", "5.19", self.sparse_tables),
             ("multishot_receive", "6.0", self.multishot_receive),
+            ("sync_cancel", "6.0", self.sync_cancel),
             ("defer_taskrun", "6.1", self.defer_taskrun),
             ("silent_sends", "6.1", self.silent_sends),
             ("direct_descriptors", "6.13", self.direct_descriptors),
@@ -212,8 +221,6 @@ fn check_base(uring: &IoUring) -> Result<Probe, RingError> {
         (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
         (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
         (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
-        (opcode::ProvideBuffers::CODE, "IORING_OP_PROVIDE_BUFFERS"),
-        (opcode::Recv::CODE, "IORING_OP_RECV"),
         (opcode::Send::CODE, "IORING_OP_SEND"),
         (opcode::Timeout::CODE, "IORING_OP_TIMEOUT"),
     ];

@@ -13,6 +13,7 @@
 
 mod accept;
 mod buffers;
+mod by_hand;
 mod capabilities;
 pub mod error;
 pub mod io;

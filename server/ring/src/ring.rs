@@ -19,6 +19,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 use crate::{
     accept::Listener,
     buffers::{Buffer, Buffers, GROUP},
+    by_hand::{self, ByHand},
     capabilities::Capabilities,
     error::{Errno, RingError},
     io::{Completion, Io, ListenerId, Operation, ReceiveEnd, Send, SendTrouble, Slot, Token},
@@ -36,6 +37,7 @@ pub struct Ring {
     queues: Queues,
     batches: Batches,
     buffers: Rc<Buffers>,
+    by_hand: ByHand,
     capabilities: Capabilities,
     sockets: Sockets,
     listeners: Vec<Listener>,
@@ -94,6 +96,7 @@ impl Ring {
             queues,
             batches: Batches::new(skip_success),
             buffers,
+            by_hand: ByHand::default(),
             sockets: Sockets::new(capabilities.direct_descriptors, slots),
             listeners: Vec::new(),
             accepts: match capabilities.direct_descriptors {
@@ -238,8 +241,14 @@ impl Ring {
                 }
                 out.push(Completion::Woken);
             }
-            Kind::Provide if result < 0 => self.buffers.refused(token.index),
-            Kind::Provide => {}
+            Kind::ReceivePoll => {
+                if let Sockets::Kept(kept) = &self.sockets
+                    && let Some(Raw { result, flags, .. }) =
+                        self.by_hand.ready(&mut self.queues, kept, &self.buffers, token, result)
+                {
+                    out.push(self.received(token, result, flags));
+                }
+            }
             Kind::Wake => out.push(Completion::Woken),
             Kind::WakeFailed if result >= 0 => {}
             Kind::WakeFailed => {
@@ -280,10 +289,8 @@ impl Ring {
         Completion::ReceiveEnded { token, end }
     }
 
-    /// A receive into a shared buffer that ends with the first bytes. The length is said: before Linux
-    /// 5.19 0 is no bytes at all, and looks as if the peer had gone.
+    /// A receive into a shared buffer that ends with the first bytes.
     fn receive_once(&mut self, slot: Slot, token: Token, flags: i32) {
-        self.buffers.flush(&mut self.queues);
         let bytes = self.buffers.buffer_bytes() as u32;
         let receive = on!(self.sockets.target(slot), socket => {
             opcode::Recv::new(socket, std::ptr::null_mut(), bytes)
@@ -292,7 +299,6 @@ impl Ring {
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT)
         });
-        self.receives_armed += 1;
         self.push(Tag::new(Kind::Receive, token), receive);
     }
 
@@ -314,8 +320,6 @@ impl Io for Ring {
         let start = (!self.capabilities.cqe_skip).then(Instant::now);
         let mut left = timeout;
         loop {
-            // What comes in now finds the buffers that are back.
-            self.buffers.flush(&mut self.queues);
             self.queues.submit_and_wait(left, &mut self.pending)?;
             let is_ours = !self.pending.is_empty();
             self.tell(out)?;
@@ -354,24 +358,36 @@ impl Io for Ring {
     }
 
     fn receive(&mut self, slot: Slot, token: Token) {
+        self.receives_armed += 1;
+        if let (false, Sockets::Kept(kept)) = (self.capabilities.buffer_ring, &self.sockets) {
+            // Told by the next wait, as if the kernel had said so.
+            return self.pending.push(by_hand::receive(kept, &self.buffers, slot, token));
+        }
         self.receive_once(slot, token, libc::MSG_DONTWAIT);
     }
 
     fn receive_multishot(&mut self, slot: Slot, token: Token) {
+        self.receives_armed += 1;
+        if let (false, Sockets::Kept(kept)) = (self.capabilities.buffer_ring, &self.sockets) {
+            return self.by_hand.arm(&mut self.queues, kept, slot, token);
+        }
         if !self.capabilities.multishot_receive {
             return self.receive_once(slot, token, 0);
         }
         let receive = on!(self.sockets.target(slot), socket => {
             opcode::RecvMulti::new(socket, GROUP).build()
         });
-        self.receives_armed += 1;
         self.push(Tag::new(Kind::Receive, token), receive);
     }
 
     fn cancel(&mut self, operation: Operation, token: Token) {
         // Where it finds nothing (ENOENT) or is too late (EALREADY), the operation's own end is on
         // its way or was told.
-        let cancel = opcode::AsyncCancel::new(Tag::of(operation, token).bits()).build();
+        let mut tag = Tag::of(operation, token);
+        if operation == Operation::Receive && !self.capabilities.buffer_ring {
+            tag.kind = Kind::ReceivePoll;
+        }
+        let cancel = opcode::AsyncCancel::new(tag.bits()).build();
         self.push(Tag::index(Kind::Ignored, 0), cancel.flags(self.queues.quiet()));
     }
 
@@ -429,13 +445,12 @@ impl Drop for Ring {
         self.stop_accepting();
         // Errors from here on: what cannot be undone is leaked below.
         let _ = self.queues.submit_all(&mut self.pending);
-        let submitter = self.queues.uring.submitter();
-        let _ = submitter.register_sync_cancel(
-            Some(types::Timespec::new().sec(1)),
-            types::CancelBuilder::any().all(),
-        );
-        // Linux 6.0; where it can't be done, receives end with their sockets.
-        if let Sockets::Kept(kept) = &self.sockets {
+        if self.capabilities.sync_cancel {
+            let _ = self.queues.uring.submitter().register_sync_cancel(
+                Some(types::Timespec::new().sec(1)),
+                types::CancelBuilder::any().all(),
+            );
+        } else if let Sockets::Kept(kept) = &self.sockets {
             kept.shut_down_all();
         }
         let mut out = Vec::new();
@@ -454,9 +469,11 @@ impl Drop for Ring {
         }
         // Whoever holds a wake handle holds the kernel's ring, so what it holds is let go by hand.
         let submitter = self.queues.uring.submitter();
-        let _ = submitter.unregister_buf_ring(GROUP);
+        if self.capabilities.buffer_ring {
+            let _ = submitter.unregister_buf_ring(GROUP);
+        }
         let _ = submitter.unregister_files();
-        if self.pool_made {
+        if self.pool_made && self.capabilities.sparse_tables {
             let _ = submitter.unregister_buffers();
         }
     }

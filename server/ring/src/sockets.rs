@@ -14,7 +14,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
-use io_uring::IoUring;
+use io_uring::{IoUring, types::Fd};
 use socket2::SockRef;
 
 use crate::{error::Errno, io::Slot};
@@ -40,6 +40,17 @@ pub(crate) struct Kept {
 pub(crate) enum Target {
     Slot(u32),
     Descriptor(RawFd),
+}
+
+impl Kept {
+    pub(crate) fn socket(&self, slot: Slot) -> Option<&OwnedFd> {
+        self.sockets.get(slot.0 as usize)?.as_ref()
+    }
+
+    /// For an entry that may stay in flight; -1 (`EBADF`) without a socket.
+    pub(crate) fn descriptor(&self, slot: Slot) -> Fd {
+        Fd(self.socket(slot).map_or(-1, AsRawFd::as_raw_fd))
+    }
 }
 
 /// Builds an entry for either kind of target.
@@ -75,10 +86,7 @@ impl Sockets {
     pub(crate) fn target(&self, slot: Slot) -> Target {
         match self {
             Self::Direct => Target::Slot(slot.0),
-            Self::Kept(kept) => {
-                let socket = kept.sockets.get(slot.0 as usize).and_then(Option::as_ref);
-                Target::Descriptor(socket.map_or(-1, AsRawFd::as_raw_fd))
-            }
+            Self::Kept(kept) => Target::Descriptor(kept.descriptor(slot).0),
         }
     }
 }

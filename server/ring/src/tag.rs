@@ -24,8 +24,8 @@ pub(crate) enum Kind {
     Wake,
     /// A message to another ring that did not go through; index: the peer.
     WakeFailed,
-    /// Receive buffers given back; index: the first in the high half, how many in the low.
-    Provide,
+    /// The poll that comes before a receive by hand.
+    ReceivePoll,
 }
 
 /// A decoded `user_data`.
@@ -72,7 +72,7 @@ impl Tag {
             8 => Kind::Bell,
             9 => Kind::Wake,
             10 => Kind::WakeFailed,
-            11 => Kind::Provide,
+            11 => Kind::ReceivePoll,
             _ => return None,
         };
         let generation = (bits >> 32) as u32 & GENERATION_MASK;
@@ -100,7 +100,7 @@ mod tests {
             Kind::Bell,
             Kind::Wake,
             Kind::WakeFailed,
-            Kind::Provide,
+            Kind::ReceivePoll,
         ] {
             let token = Token { index: 0xfedc_ba98, generation: 0xff12_3456 };
             let tag = Tag::decode(Tag::new(kind, token).bits()).expect("just encoded");
