@@ -45,8 +45,12 @@ ROOMS = {
     "logging": {"settings"},
     "flags": {"config", "logging", "plan", "settings"},
     "config": {"flags", "logging", "plan", "settings"},
-    "plan": {"config", "constants", "counters", "flags", "journal", "logging", "rules", "settings"},
-    "doctor": {"plan", "settings"},
+    "plan": {
+        "cgroup", "config", "constants", "counters", "flags", "journal", "logging", "rules", "settings",
+    },
+    # What this machine allows of it.
+    "cgroup": set(),
+    "doctor": {"cgroup", "flags", "plan", "settings"},
     # What the journal has, as shards need it.
     "revived": {"home", "journal", "publication", "topics"},
     # Files only: who publishes, and who wants it back, is others' business.
@@ -76,6 +80,7 @@ CRATES = {
     "uringcast_ring": {
         "conn": {"Slot", "pool"},
         "control": {"WakeHandle", "pool"},
+        "doctor": {"Feature", "Ring", "RingError", "RingOptions", "TierChoice"},
         "helper": {"WakeHandle", "pool"},
         "mail": {"pool"},
         "plan": {"TierChoice"},

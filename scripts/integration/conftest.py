@@ -41,8 +41,8 @@ def start():
     unless the test has ended it."""
     servers = []
 
-    def started(*flags, reactors=1):
-        servers.append(Server(*flags, reactors=reactors))
+    def started(*flags, reactors=1, under=()):
+        servers.append(Server(*flags, reactors=reactors, under=under))
         return servers[-1]
 
     yield started

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -17,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARIES = Path(os.environ.get("URINGCAST_BIN_DIR", TARGET / "ci"))
+CONFINED = (sys.executable, str(Path(__file__).with_name("confined.py")))
 UNEXPECTED = re.compile(r"panicked|this is a bug|\bERROR\b|a reactor has ended")
 # What of the kernel the servers use: auto or base.
 TIER = os.environ.get("URINGCAST_KERNEL_TIER", "auto")
@@ -40,10 +42,11 @@ class Answer:
 class Server:
     """One process of `uringcast serve`."""
 
-    def __init__(self, *flags, reactors=1):
+    def __init__(self, *flags, reactors=1, under=()):
+        """`under`: a command that becomes the server's, with fewer rights perhaps."""
         self.reactors = reactors
         self.log = tempfile.NamedTemporaryFile("w+", prefix="uringcast-", suffix=".log")
-        command = [str(BINARIES / "uringcast"), "serve", "--reactors", str(reactors)]
+        command = [*under, str(BINARIES / "uringcast"), "serve", "--reactors", str(reactors)]
         for port in ("--listen", "--publish-listen", "--admin"):
             if port not in flags:
                 command += [port, "127.0.0.1:0"]
@@ -192,10 +195,10 @@ def wait_for(holds, what, timeout_s=5.0):
         time.sleep(0.01)
 
 
-def run_binary(name, *arguments, timeout_s=60):
+def run_binary(name, *arguments, timeout_s=60, under=()):
     """A binary that ends by itself: (exit code, stdout, stderr)."""
     done = subprocess.run(
-        [str(BINARIES / name), *arguments],
+        [*under, str(BINARIES / name), *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

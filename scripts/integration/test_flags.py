@@ -149,11 +149,6 @@ def test_two_servers_do_not_share_a_port_in_silence(start):
     assert code == 1 and server.data in error
 
 
-def test_doctor_says_what_it_finds():
-    code, out, _ = run_binary("uringcast", "doctor")
-    assert code == 0 and "kernel" in out.lower() and "reactors" in out.lower()
-
-
 def test_version():
     code, out, _ = run_binary("uringcast", "--version")
     assert code == 0 and out.startswith("uringcast ")

@@ -1,86 +1,170 @@
-//! What this machine offers and allows, for whoever asks why it does not run, or not fast.
+//! What this machine allows: for whoever asks why the server does not run, or not for more.
 //!
-//! Knows: where the kernel says it, and the line that changes it. Must not know: rings, flags.
+//! Knows: in which order it is told, and which finding keeps the server from running. Must not know:
+//! where the kernel says it (`facts`), what follows from it (`files`, `network`, `process`, `uring`),
+//! or how it looks (`table`).
 
-use std::{fmt::Write as _, fs};
+mod check;
+mod facts;
+mod files;
+mod network;
+mod process;
+mod table;
+mod uring;
+mod wanted;
 
-use rustix::{
-    process::{Resource, getrlimit},
-    system::uname,
+use serde::Serialize;
+
+pub use self::check::{Check, Fix, Verdict};
+use self::{facts::Facts, wanted::Wanted};
+use crate::{
+    flags::LowArgs,
+    plan::{Machine, Mistakes, Plan},
 };
 
-use crate::plan::{Machine, Plan};
-
-/// A line per fact, for a terminal. `plan` is what `serve` without flags would do here.
-pub fn report(machine: &Machine, plan: &Plan) -> String {
-    let mut lines = Lines(String::new());
-    let system = uname();
-    let (name, release) = (system.sysname().to_string_lossy(), system.release().to_string_lossy());
-    lines.fact("kernel", &format!("{name} {release} {}", system.machine().to_string_lossy()));
-    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-    lines.fact("io_uring", io_uring(disabled.as_deref().map(str::trim).ok()));
-    lines.fact("RLIMIT_NOFILE", &limit(Resource::Nofile, ""));
-    lines.fact("RLIMIT_MEMLOCK", &limit(Resource::Memlock, " bytes"));
-    lines.fact("cores allowed", &list(&machine.cpus));
-    let quota = machine.cpu_quota.map_or_else(|| "none".to_owned(), |n| format!("{n} cores"));
-    lines.fact("CPU quota", &quota);
-    lines.fact("reactors", &format!("{} on cores {}", plan.reactors(), list(&plan.cpus)));
-    lines.fact("connections", &format!("{} per reactor", plan.settings.connections_max));
-    lines.0
+/// Everything found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `serve` with the same flags would start.
+    pub can_serve: bool,
+    /// How many reactors it would have.
+    pub reactors: usize,
+    /// Connections that the limit of open files leaves to all of them, or as many as were asked for.
+    pub connections_max: u64,
+    /// One by one.
+    pub checks: Vec<Check>,
 }
 
-struct Lines(String);
-
-impl Lines {
-    fn fact(&mut self, name: &str, value: &str) {
-        writeln!(self.0, "{name:<15} {value}").expect("writing into a string");
-    }
+/// Looks at the machine with the eyes of `serve` with these flags.
+///
+/// # Errors
+/// The flags are wrong, and would be on any machine.
+pub fn examine(low: &LowArgs) -> Result<Report, Mistakes> {
+    let machine = Machine::read();
+    let (plan, files_short) = plan(low, &machine)?;
+    let wanted = Wanted::of(&plan, &machine, files_short);
+    Ok(judge(&Facts::read(&plan), &wanted))
 }
 
-fn io_uring(disabled: Option<&str>) -> &'static str {
-    match disabled {
-        // The sysctl came with Linux 6.6.
-        None | Some("0") => "allowed for all",
-        Some("1") => {
-            "only for CAP_SYS_ADMIN and kernel.io_uring_group; `sysctl kernel.io_uring_disabled=0`"
+/// What `serve` would do; too few open files, which it refuses as wrong use, are a finding here.
+fn plan(low: &LowArgs, machine: &Machine) -> Result<(Plan, bool), Mistakes> {
+    Plan::load(low, machine).map(|plan| (plan, false)).or_else(|mistakes| {
+        let ample = Machine { open_files_max: u64::MAX, ..machine.clone() };
+        let mut plan = Plan::load(low, &ample).map_err(|_| mistakes)?;
+        if !plan.connections_max_given {
+            let most = machine.open_files_max_per_reactor(plan.reactors(), plan.tier);
+            let most = most.saturating_sub(2 * u64::from(plan.accepts_in_flight));
+            plan.settings.connections_max = u32::try_from(most).unwrap_or(u32::MAX).max(1);
         }
-        Some(_) => "disabled; `sysctl kernel.io_uring_disabled=0` allows it",
+        Ok((plan, true))
+    })
+}
+
+fn judge(facts: &Facts, wanted: &Wanted) -> Report {
+    let checks: Vec<Check> = [
+        Some(uring::kernel(facts)),
+        Some(uring::allowed(facts)),
+        uring::seccomp(facts),
+        uring::features(facts, wanted),
+        Some(uring::locked_memory(facts, wanted)),
+        Some(process::reactors(wanted)),
+        Some(files::open_files(facts, wanted)),
+        files::open_files_most(facts),
+        files::files_of_all(facts, wanted),
+        process::memory(facts, wanted),
+        process::threads(facts, wanted),
+        network::backlog(facts, wanted),
+        network::half_open(facts, wanted),
+        network::socket_memory(facts, wanted),
+        network::tracked(facts, wanted),
+        network::local_ports(facts, wanted),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    Report {
+        can_serve: !checks.iter().any(|check| check.stops),
+        reactors: wanted.reactors,
+        connections_max: wanted.connections(),
+        checks,
     }
-}
-
-fn limit(resource: Resource, unit: &str) -> String {
-    let shown = |limit: Option<u64>| limit.map_or_else(|| "none".to_owned(), |n| n.to_string());
-    let both = getrlimit(resource);
-    format!("{} (hard {}){unit}", shown(both.current), shown(both.maximum))
-}
-
-fn list(cpus: &[usize]) -> String {
-    cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::flags::LowArgs;
+    use uringcast_ring::RingError;
 
-    #[test]
-    fn the_report_has_a_line_per_fact() {
-        let machine = Machine {
-            cpus: vec![4, 6],
-            cpu_quota: Some(1),
-            open_files_max: 20_000,
-            direct_descriptors: true,
-        };
-        let plan = Plan::load(&LowArgs::default(), &machine).expect("the defaults are right");
-        let report = report(&machine, &plan);
-        assert!(report.contains("reactors        1 on cores 4\n"), "{report}");
-        assert!(report.contains("CPU quota       1 cores\n"), "{report}");
-        assert!(report.starts_with("kernel          Linux "), "{report}");
+    use super::{
+        facts::{Limits, tests::well},
+        *,
+    };
+
+    /// Two reactors of 10,000 connections that nobody asked for.
+    pub(super) fn wanted() -> Wanted {
+        Wanted {
+            cpus: vec![0, 1],
+            cpu_quota: None,
+            reactors: 2,
+            connections_max: 10_000,
+            asked: false,
+            files_short: false,
+            accepts: 128,
+            base_asked: false,
+            direct: true,
+            backlog: 4_096,
+            rings_bytes: 700_000,
+            stored_bytes_max: 2 << 30,
+            send_buffer_bytes: Some(512 << 10),
+        }
     }
 
     #[test]
-    fn a_disabled_io_uring_comes_with_the_line_that_enables_it() {
-        assert!(io_uring(Some("2")).contains("sysctl kernel.io_uring_disabled=0"));
-        assert_eq!(io_uring(None), "allowed for all");
+    fn a_machine_with_nothing_wrong_is_well() {
+        let report = judge(&well(), &wanted());
+        assert!(report.can_serve);
+        let bad: Vec<_> = report.checks.iter().filter(|c| c.verdict != Verdict::Ok).collect();
+        assert!(bad.is_empty(), "{bad:?}");
+        assert_eq!(report.checks.iter().map(|check| check.fixes.len()).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn a_refusal_ends_it_and_limits_do_not() {
+        let refused = judge(&Facts { ring: Err(RingError::RefusedBySeccomp), ..well() }, &wanted());
+        assert!(!refused.can_serve);
+        let nofile = Limits { soft: Some(64), hard: Some(64) };
+        let limited = Facts { nofile, somaxconn: Some(1), ..well() };
+        assert!(judge(&limited, &wanted()).can_serve);
+    }
+
+    #[test]
+    fn too_few_open_files_are_a_finding_and_other_mistakes_are_not() {
+        let machine = Machine {
+            cpus: vec![0],
+            cpu_quota: None,
+            open_files_max: 150,
+            direct_descriptors: true,
+        };
+        let (usual, files_short) = plan(&LowArgs::default(), &machine).expect("a finding");
+        assert!(files_short);
+        assert_eq!(usual.settings.connections_max, 22);
+        let given = |name, value: &str| {
+            let given = crate::flags::Given {
+                name,
+                value: value.to_owned(),
+                place: format!("--{name}"),
+                keys: None,
+            };
+            LowArgs { given: vec![given], ..LowArgs::default() }
+        };
+        let (asked, _) = plan(&given("connections-max", "5000"), &machine).expect("a finding");
+        assert_eq!((asked.settings.connections_max, asked.connections_max_given), (5_000, true));
+        assert!(plan(&given("reactors", "0"), &machine).is_err());
+    }
+
+    #[test]
+    fn the_real_machine_is_judged() {
+        let report = examine(&LowArgs::default()).expect("no flags, no mistakes");
+        assert!(report.checks.iter().any(|check| check.name == "kernel"));
+        assert!(report.text(false).contains("RLIMIT_NOFILE"));
     }
 }

@@ -16,8 +16,13 @@ use self::table::{FLAGS, Fallback, Flag};
 pub enum Invocation {
     /// Check this file, name every mistake, and stop.
     CheckConfig(PathBuf),
-    /// Say what this machine offers, and stop.
-    Doctor,
+    /// Say what this machine allows of `serve` with these flags, and stop.
+    Doctor {
+        /// What `serve` would be given.
+        low: LowArgs,
+        /// For programs.
+        json: bool,
+    },
     /// Serve.
     Serve(LowArgs),
 }
@@ -69,7 +74,9 @@ where
         Some(("check-config", matches)) => Invocation::CheckConfig(
             matches.get_one::<PathBuf>("file").cloned().expect("clap: the argument is required"),
         ),
-        Some(("doctor", _)) => Invocation::Doctor,
+        Some(("doctor", matches)) => {
+            Invocation::Doctor { low: low_args(matches), json: matches.get_flag("json") }
+        }
         Some((_, matches)) => Invocation::Serve(low_args(matches)),
         None => unreachable!("clap: a subcommand is required"),
     })
@@ -101,11 +108,24 @@ pub fn command() -> Command {
                         .value_parser(clap::value_parser!(PathBuf)),
                 ),
         )
-        .subcommand(Command::new("doctor").about("Says what this machine offers and allows"))
+        .subcommand(doctor())
 }
 
-fn serve() -> Command {
-    let config = Arg::new("config")
+/// Takes every flag of `serve`, so that one word of a command line needs to be changed, and shows those
+/// that change what it says.
+fn doctor() -> Command {
+    let json = Arg::new("json").long("json").help("The same as JSON").action(ArgAction::SetTrue);
+    let matters = |flag: &Flag| DOCTOR_FLAGS.contains(&flag.name);
+    Command::new("doctor")
+        .about("Says what this machine allows, and the line that mends what is wrong")
+        .after_help(DOCTOR_AFTER_HELP)
+        .arg(json)
+        .arg(config().hide(true))
+        .args(FLAGS.iter().map(|flag| argument(flag).hide(!matters(flag))))
+}
+
+fn config() -> Arg {
+    Arg::new("config")
         .long("config")
         .value_name("FILE")
         .value_parser(clap::value_parser!(PathBuf))
@@ -113,11 +133,14 @@ fn serve() -> Command {
             "A TOML file with the same names as these flags (`ping_interval = \"25s\"`, lists where \
              a flag is repeatable, `[[topic]] pattern = \"md.>\"` for --topic). A flag wins over \
              the file. `uringcast check-config FILE` names every mistake in one.",
-        );
+        )
+}
+
+fn serve() -> Command {
     Command::new("serve")
         .about("Serves")
         .after_help(AFTER_HELP)
-        .arg(config)
+        .arg(config())
         .args(FLAGS.iter().map(argument))
 }
 
@@ -161,6 +184,13 @@ BYTES are a number with or without KiB, MiB, GiB (1024) or kB, MB, GB (1000). \
 TIME is a number with ms, s, m or h. \
 Exit codes: 0 clean, 1 failed while running, 2 wrong use.";
 
+/// The flags of which much or little of the machine is wanted.
+const DOCTOR_FLAGS: [&str; 6] =
+    ["reactors", "cpus", "kernel-tier", "connections-max", "backlog", "send-buffer"];
+const DOCTOR_AFTER_HELP: &str = "\
+All other flags of serve, --config too, are taken as well: put doctor where serve stands. \
+Exit codes: 0 the server runs here, 1 it does not, 2 wrong use.";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +224,15 @@ mod tests {
             rules.iter().map(|given| given.value.as_str()).collect::<Vec<_>>(),
             ["b:kind=value", "a.>:kind=event"]
         );
+    }
+
+    #[test]
+    fn doctor_takes_the_flags_of_serve() {
+        let arguments = ["uringcast", "doctor", "--json", "--reactors", "4", "--listen", "[::]:1"];
+        let Ok(Invocation::Doctor { low, json: true }) = parse(arguments) else { panic!() };
+        let names: Vec<_> = low.given.iter().map(|given| given.name).collect();
+        assert_eq!(names, ["listen", "reactors"]);
+        assert!(DOCTOR_FLAGS.iter().all(|name| flag(name).is_some()));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use mimalloc::MiMalloc;
 use uringcast::{
@@ -39,16 +42,18 @@ fn main() -> ExitCode {
                 Err(mistakes) => wrong_use(&mistakes),
             }
         }
-        Invocation::Doctor => {
-            let machine = Machine::read();
-            match Plan::load(&LowArgs::default(), &machine) {
-                Ok(plan) => {
-                    print!("{}", doctor::report(&machine, &plan));
-                    ExitCode::SUCCESS
-                }
-                Err(mistakes) => wrong_use(&mistakes),
+        Invocation::Doctor { low, json } => match doctor::examine(&low) {
+            Ok(report) => {
+                // As https://no-color.org wants it.
+                let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                let coloured = !plain && io::stdout().is_terminal();
+                let text = if json { report.json() } else { report.text(coloured) };
+                // Whoever reads may have seen enough; the exit code says the same.
+                let _ = io::stdout().write_all(text.as_bytes());
+                ExitCode::from(if report.can_serve { 0 } else { FAILED })
             }
-        }
+            Err(mistakes) => wrong_use(&mistakes),
+        },
         Invocation::Serve(low) => match Plan::load(&low, &Machine::read()) {
             Ok(plan) => run(plan),
             Err(mistakes) => wrong_use(&mistakes),

@@ -42,6 +42,8 @@ pub struct Plan {
     pub tier: TierChoice,
     /// What a shard obeys.
     pub settings: Settings,
+    /// Somebody asked for so many connections; else they are what the limits allow.
+    pub connections_max_given: bool,
     /// What outlives the process, and where; `None`: nothing does.
     pub journal: Option<journal::Options>,
     /// Connections that may wait to be accepted, per reactor.
@@ -131,6 +133,7 @@ fn decide(
         cpus,
         tier,
         settings: settings(&mut read, open_files_max),
+        connections_max_given: read.is_given("connections-max"),
         journal: journal(&mut read),
         backlog: read.number("backlog", 1..=1 << 20),
         accepts_in_flight: read.number("accepts-in-flight", 1..=1_024),

@@ -14,6 +14,8 @@ use rustix::{
 };
 use uringcast_ring::{Capabilities, TierChoice};
 
+use crate::cgroup;
+
 /// What the machine lets this process have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -33,9 +35,7 @@ impl Machine {
     pub fn read() -> Self {
         Self {
             cpus: affinity(),
-            cpu_quota: fs::read_to_string("/proc/self/cgroup")
-                .ok()
-                .and_then(|groups| cpu_quota(Path::new("/sys/fs/cgroup"), &groups)),
+            cpu_quota: tightest(&cgroup::directories("cpu")),
             open_files_max: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
             // Where there is no ring at all, the reactors will say why.
             direct_descriptors: Capabilities::decide(TierChoice::Auto)
@@ -63,28 +63,9 @@ fn affinity() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&cpu| mask.is_set(cpu)).collect()
 }
 
-/// The tightest quota of the process's cgroup and those above it. `groups` is
-/// `/proc/self/cgroup`: lines of `0::/path` (v2) or `4:cpu,cpuacct:/path` (v1). In a container the
-/// path may be one of the host's that is not to be seen here; then the mount's root is the group.
-fn cpu_quota(mount: &Path, groups: &str) -> Option<usize> {
-    let tightest = groups.lines().flat_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let fields = (fields.next(), fields.next(), fields.next());
-        let (roots, path): (&[&str], _) = match fields {
-            (Some("0"), Some(""), Some(path)) => (&["", "unified"], path),
-            (_, Some(listed), Some(path)) if listed.split(',').any(|name| name == "cpu") => {
-                (&["cpu", "cpu,cpuacct"], path)
-            }
-            _ => (&[], ""),
-        };
-        roots.iter().filter_map(move |root| quota_up(&mount.join(root), path))
-    });
-    tightest.min()
-}
-
-fn quota_up(root: &Path, path: &str) -> Option<usize> {
-    let here: PathBuf = root.join(path.trim_start_matches('/'));
-    here.ancestors().take_while(|group| group.starts_with(root)).filter_map(quota_of).min()
+/// The tightest quota of the process's cgroup and those above it.
+fn tightest(groups: &[PathBuf]) -> Option<usize> {
+    groups.iter().filter_map(|group| quota_of(group)).min()
 }
 
 /// Quota over period, rounded up. v2: `cpu.max` is `max 100000` or `150000 100000`. v1: two files,
@@ -106,6 +87,10 @@ fn quota_of(group: &Path) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn cpu_quota(mount: &Path, groups: &str) -> Option<usize> {
+        tightest(&cgroup::directories_in(mount, groups, "cpu"))
+    }
 
     /// A cgroup tree of its own for one test, removed at its end.
     struct Tree(PathBuf);
