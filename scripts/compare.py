@@ -9,7 +9,9 @@ medians over the rounds, ratios are taken round by round against the first serve
     scripts/compare.py --servers ours,lane --subscribers 2000 --rate 3000
     scripts/compare.py --servers ours,ntex --subscribers 2000 --ramp 1000,2000,3000 --p99 20
 
-`ntex` is benches/peers/ntex, built with its own lock file.
+    scripts/compare.py --servers ours,base --subscribers 5000 --rate 20       # what the base tier costs
+
+`base` is the server with no more of the kernel than Linux 5.10 had, `ntex` is benches/peers/ntex, built with its own lock file.
 """
 
 import argparse
@@ -27,6 +29,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
+# The server itself, by kernel tier.
+OURS = {"ours": "auto", "base": "base"}
+
 
 def free_port():
     with socket.socket() as probe:
@@ -36,9 +41,9 @@ def free_port():
 
 def command(server, port, publish, admin, cpu):
     release = TARGET / "release"
-    if server == "ours":
+    if server in OURS:
         ports = ["--listen", f"127.0.0.1:{port}", "--publish-listen", f"127.0.0.1:{publish}", "--admin", f"127.0.0.1:{admin}"]
-        return [release / "uringcast", "serve", *ports, "--reactors", "1", "--cpus", str(cpu), "--log-level", "warn"]
+        return [release / "uringcast", "serve", *ports, "--reactors", "1", "--cpus", str(cpu), "--log-level", "warn", "--kernel-tier", OURS[server]]
     binary = {
         "plain": release / "floor_plain",
         "lane": release / "floor_lane",
@@ -59,7 +64,7 @@ def run(server, options, rate):
                     break
             time.sleep(0.05)
         with tempfile.NamedTemporaryFile(suffix=".json") as out:
-            publish_port = publish if server == "ours" else port
+            publish_port = publish if server in OURS else port
             loadgen = [TARGET / "release/loadgen", "fanout", "--url", f"ws://127.0.0.1:{port}/raw/bench", "--publish-url", f"ws://127.0.0.1:{publish_port}/publish/bench"]
             loadgen += ["--subscribers", options.subscribers, "--rate", rate, "--size", options.size, "--duration", f"{options.duration}s", "--warmup", "2s"]
             loadgen += ["--cpus", options.client_cpu, "--pid", started.pid, "--stalled", options.stalled, "--quiet", "--json", out.name]
