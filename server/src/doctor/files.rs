@@ -70,10 +70,9 @@ fn each_its_own(hard: u64, wanted: &Wanted) -> String {
 /// Descriptors of the process: there are no more for more reactors.
 fn one_for_all(wanted: &Wanted) -> String {
     format!(
-        "{} connections in all, since {} share it: on this kernel tier connections are descriptors \
-         of the process (direct ones, a table for each reactor, from Linux 6.13)",
-        count(wanted.connections()),
-        several(wanted.reactors as u64, "reactor")
+        "{} connections in all, however many reactors: on this kernel tier connections are \
+         descriptors of the process (direct ones, a table for each reactor, from Linux 6.13)",
+        count(wanted.connections())
     )
 }
 
