@@ -59,7 +59,14 @@ KERNELS = (
 
 # Guests have nothing but this and our binaries.
 BUSYBOX = Kernel(
-    "busybox", "", ("bookworm", "trixie"), "busybox-static", r"\d", "*bin/busybox", "", "the tools"
+    "busybox",
+    "",
+    ("bookworm", "trixie"),
+    "busybox-static",
+    r"[0-9]",
+    "*bin/busybox",
+    "",
+    "the tools",
 )
 
 
@@ -100,9 +107,9 @@ def newest(packages):
     the image where there are both, and `image` only stands for it."""
     best = None
     for package in packages:
-        if best is None or is_newer(package.version, best.version):
-            best = package
-        elif package.version == best.version and "-binary-" in package.name:
+        same = best is not None and package.version == best.version
+        has_image = same and "-binary-" in package.name
+        if best is None or has_image or is_newer(package.version, best.version):
             best = package
     return best
 

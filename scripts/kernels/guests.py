@@ -1,11 +1,12 @@
 """Boots a kernel with the smoke suite in it, and keeps what comes over its console.
 
-User-mode Linux is a process with the host's files as its root, read only. Qemu gets everything in an
-initrd, and emulates the processor: what hosts offer for virtual machines differs, and some of it
+User-mode Linux is a process with the host's files as its root, read only. Qemu gets everything in
+an initrd, and emulates the processor: what hosts offer for virtual machines differs, and some of it
 cannot run an ordinary kernel. Both have one processor; neither says anything about speed.
-Knows: how each is started, what a guest needs of files. Must not know: packages, what the suite says.
+Knows: how each is started, what a guest needs of files. Must not know: packages, what is tested.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -132,8 +133,8 @@ def qemu(program, image, initrd, tier):
 
 
 def run(command, log, timeout_s, heard):
-    """Boots a guest and gives each line of its console to `heard`, until it is off or its time is up.
-    Everything goes to the log as well."""
+    """Boots a guest and gives each line of its console to `heard`, until it is off or its time is
+    up. Everything goes to the log as well."""
     # A group of its own: user-mode Linux is several processes.
     guest = subprocess.Popen(
         command,
@@ -159,7 +160,5 @@ def run(command, log, timeout_s, heard):
 
 def kill(guest):
     """All of a guest. Its group outlives its first process, which is not waited for before."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(guest.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

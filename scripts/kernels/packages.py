@@ -1,7 +1,7 @@
-"""Debian's packages without installing them: one file, or a program with its libraries.
+"""Debian's packages without installing them: one file of each, or a program with its libraries.
 
-Each suite has lists and a cache of its own below the target directory: the system's apt is left as it
-is. The mirror is the one that the system's apt is set up with, and apt checks signatures as ever.
+Each suite has lists and a cache of its own below the target directory: the system's apt is left as
+it is. The mirror is the one that the system's apt is set up with; apt checks signatures as ever.
 Knows: apt, dpkg, the catalogue. Must not know: guests, what a package is for.
 """
 
@@ -19,12 +19,8 @@ SYSTEM_STATUS = Path("/var/lib/dpkg/status")
 NOTE = "package.json"
 
 
-class MissingError(Exception):
-    """A mirror does not have it, or not any more."""
-
-
 class PackagesError(Exception):
-    """Packages cannot be had at all."""
+    """A package cannot be had: a mirror does not have it (any more), or does not answer."""
 
 
 def run(command, **more):
@@ -33,8 +29,10 @@ def run(command, **more):
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **more
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise PackagesError(f"{Path(command[0]).name}: {said[-1] if said else done.returncode}")
+        said = done.stderr.strip() or done.stdout.strip() or f"ended with {done.returncode}"
+        # The first error is the reason; apt's others follow from it.
+        errors = [line for line in said.splitlines() if line.startswith(("E:", "Err:"))]
+        raise PackagesError(f"{command[0]}: {(errors or said.splitlines())[0]}")
     return done.stdout
 
 
@@ -56,7 +54,7 @@ class Mirror:
         self.security = self.security or re.sub(r"/*$", "-security", main, count=1)
 
     def line(self, suite):
-        """A suite's line of sources.list: of its lists the packages only, not what desktops want."""
+        """A suite's line of sources.list: of its lists the packages only."""
         where = self.security if suite.endswith("-security") else self.main
         return f"deb [target=Packages signed-by={KEYRING}] {where} {suite} main\n"
 
@@ -128,95 +126,109 @@ class Apt:
         return sorted((self.home / "cache/archives").glob("*.deb"))
 
 
-def fetch(kernel, mirror, home, refresh=False):
-    """A kernel's image, and the note of where it is from; those of an earlier run if it may be."""
-    folder = home / kernel.name
-    note = folder / NOTE
-    if note.exists() and not refresh:
-        found = json.loads(note.read_text())
-        if (folder / found["image"]).exists():
+class Store:
+    """What was downloaded, by this run or an earlier one."""
+
+    def __init__(self, mirror, home):
+        self.mirror = mirror
+        self.home = home
+        # {suite: Apt with its lists}
+        self.suites = {}
+
+    def fetch(self, kernel, refresh=False):
+        """A kernel's image, and the note of where it is from."""
+        folder = self.home / kernel.name
+        note = folder / NOTE
+        if note.exists() and not refresh:
+            found = json.loads(note.read_text())
             return folder / found["image"], found
-    package, suite, apt = find(kernel, mirror, home)
-    shutil.rmtree(folder, ignore_errors=True)
-    unpacked = folder / "unpacked"
-    unpacked.mkdir(parents=True)
-    deb = apt.download(package, folder)
-    run(["dpkg-deb", "--extract", str(deb), str(unpacked)])
-    image = next((path for path in unpacked.glob(kernel.image) if path.is_file()), None)
-    if image is None:
-        raise PackagesError(f"{package.name} {package.version} has no {kernel.image}")
-    image = image.rename(folder / image.name)
-    found = {
-        "package": package.name,
-        "version": package.version,
-        "suite": suite,
-        "sha256": sha256(deb),
-        "image": image.name,
-    }
-    # Of the rest, modules and debug information, guests need nothing.
-    shutil.rmtree(unpacked)
-    deb.unlink()
-    note.write_text(json.dumps(found, indent=1) + "\n")
-    return image, found
+        package, suite = self.find(kernel)
+        shutil.rmtree(folder, ignore_errors=True)
+        unpacked = folder / "unpacked"
+        unpacked.mkdir(parents=True)
+        deb = self.suites[suite].download(package, folder)
+        run(["dpkg-deb", "--extract", str(deb), str(unpacked)])
+        image = next((path for path in unpacked.glob(kernel.image) if path.is_file()), None)
+        if image is None:
+            raise PackagesError(f"{package.name} {package.version} has no {kernel.image}")
+        image = image.rename(folder / image.name)
+        found = {
+            "package": package.name,
+            "version": package.version,
+            "suite": suite,
+            "sha256": sha256(deb),
+            "image": image.name,
+        }
+        # Of the rest, modules and documentation, guests need nothing.
+        shutil.rmtree(unpacked)
+        deb.unlink()
+        # Last: with the note, all of it is there.
+        note.write_text(json.dumps(found, indent=1) + "\n")
+        return image, found
 
+    def find(self, kernel):
+        """The newest package of the first suite that has one."""
+        reasons = []
+        for suite in kernel.suites:
+            try:
+                package = catalogue.newest(self.suite(suite).matching(kernel))
+            except PackagesError as error:
+                reasons.append(f"; {suite}: {error}")
+                continue
+            if package:
+                return package, suite
+        raise PackagesError(f"the mirror has no {catalogue.wanted(kernel)}{''.join(reasons)}")
 
-def find(kernel, mirror, home):
-    """The newest package of the first suite that has one, and an apt that can download it."""
-    reasons = []
-    for suite in kernel.suites:
-        apt = Apt(home / "apt" / suite, [mirror.line(suite)])
-        try:
+    def suite(self, suite):
+        if suite not in self.suites:
+            apt = Apt(self.home / "apt" / suite, [self.mirror.line(suite)])
             apt.update()
-        except PackagesError as error:
-            reasons.append(str(error))
-            continue
-        package = catalogue.newest(apt.matching(kernel))
-        if package:
-            return package, suite, apt
-    why = f" ({'; '.join(reasons)})" if reasons else ""
-    raise MissingError(f"the mirror does not have {catalogue.wanted(kernel)}{why}")
+            self.suites[suite] = apt
+        return self.suites[suite]
+
+    def qemu(self):
+        """How to start qemu for this processor: a command's first words. The system's, or one that
+        is unpacked here."""
+        if found := shutil.which("qemu-system-x86_64"):
+            return [found]
+        folder = self.home / "qemu"
+        if not (folder / NOTE).exists():
+            self.unpack_qemu(folder)
+        libraries = (*folder.glob("lib/*-gnu"), *folder.glob("usr/lib/*-gnu"))
+        return [
+            *("env", f"LD_LIBRARY_PATH={':'.join(map(str, libraries))}"),
+            *(str(folder / "usr/bin/qemu-system-x86_64"), "-L", str(folder / "usr/share/qemu")),
+            *("-L", str(folder / "usr/share/seabios")),
+        ]
+
+    def unpack_qemu(self, folder):
+        """Of the system's own release, for it is run with the system's libraries; backports first,
+        which have the newer one."""
+        codename = read_codename(Path("/etc/os-release").read_text())
+        if not codename:
+            raise PackagesError("qemu-system-x86_64 is missing, and this is no Debian: install it")
+        backports = f"{codename}-backports"
+        suites = (codename, f"{codename}-updates", f"{codename}-security", backports)
+        apt = Apt(
+            self.home / "apt" / "qemu",
+            [self.mirror.line(suite) for suite in suites],
+            without_qemu(SYSTEM_STATUS.read_text()),
+        )
+        apt.update()
+        debs = apt.download_with_dependencies("qemu-system-x86", backports)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        note = {}
+        for deb in debs:
+            run(["dpkg-deb", "--extract", str(deb), str(folder)])
+            note[deb.name] = sha256(deb)
+            deb.unlink()
+        (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n")
 
 
 def sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def qemu(mirror, home):
-    """How to start qemu for this processor: the system's, or one that is unpacked and stays below
-    the target directory. A command's first words."""
-    if found := shutil.which("qemu-system-x86_64"):
-        return [found]
-    folder = home / "qemu"
-    program = folder / "usr/bin/qemu-system-x86_64"
-    if not (folder / NOTE).exists():
-        unpack_qemu(mirror, home / "apt" / "qemu", folder)
-    libraries = [str(path) for path in (*folder.glob("lib/*-gnu"), *folder.glob("usr/lib/*-gnu"))]
-    return [
-        *("env", f"LD_LIBRARY_PATH={':'.join(libraries)}", str(program)),
-        *("-L", str(folder / "usr/share/qemu"), "-L", str(folder / "usr/share/seabios")),
-    ]
-
-
-def unpack_qemu(mirror, home, folder):
-    """Of the system's own release, for it is run with the system's libraries; backports first, which
-    have the newer one."""
-    codename = read_codename(Path("/etc/os-release").read_text())
-    if not codename:
-        raise PackagesError("qemu-system-x86_64 is missing, and this is no Debian: install it")
-    backports = f"{codename}-backports"
-    suites = [codename, f"{codename}-updates", f"{codename}-security", backports]
-    status = without_qemu(SYSTEM_STATUS.read_text())
-    apt = Apt(home, [mirror.line(suite) for suite in suites], status)
-    apt.update()
-    debs = apt.download_with_dependencies("qemu-system-x86", backports)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for deb in debs:
-        run(["dpkg-deb", "--extract", str(deb), str(folder)])
-    (folder / NOTE).write_text(json.dumps({deb.name: sha256(deb) for deb in debs}, indent=1) + "\n")
-    for deb in debs:
-        deb.unlink()
 
 
 def read_codename(text):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the server on other kernels than this machine's: a smoke suite in a guest for each, one table.
+"""Runs the server on other kernels than this machine's: a smoke suite in a guest each, one table.
 
     scripts/kernels/run.py                       every kernel, from 5.10.46 to the newest
     scripts/kernels/run.py --kernels uml-5.10,uml-6.1,debian-6.1
@@ -7,15 +7,15 @@
     scripts/kernels/run.py --list                what there is
     scripts/kernels/run.py --bin-dir target/release --json kernels.json
 
-The binaries are those of --bin-dir, else of $URINGCAST_BIN_DIR, else target/ci's (`scripts/test build`).
+The binaries are --bin-dir's, else $URINGCAST_BIN_DIR's, else target/ci's (`scripts/test build`).
 Kernels are Debian's: user-mode Linux, and cloud kernels in qemu without hardware support. They are
 downloaded once and kept below the target directory; --refresh asks the mirror for newer ones. qemu
-itself is the system's, or unpacked beside them: nothing is installed, and no root is needed. A guest
-takes half a minute to a minute.
+itself is the system's, or unpacked beside them: nothing is installed, and no root is needed. A
+guest takes about a minute.
 
-Exit code 0: every check passed on every kernel; 1: one did not, or the mirror does not have a kernel
-any more (`--allow-missing` lets that pass); 2: nothing could be run. What each guest said is kept
-below the target directory, where the table says.
+Exit code 0: every check passed on every kernel; 1: one did not, or the mirror does not have a
+kernel any more (`--allow-missing` lets that pass); 2: nothing could be run. What each guest said is
+kept below the target directory, where the last line says.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from pathlib import Path
 
 import catalogue
 import guests
-import judge
 import packages
+import verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
@@ -53,13 +53,13 @@ def main():
         return 2
     for kernel in options.kernels:
         matrix.run(kernel)
-    for line in judge.table(matrix.verdicts):
+    for line in verdicts.table(matrix.verdicts):
         print(line)
     print(f"what the guests said: {matrix.logs}")
     if options.json:
-        report = [judge.as_json(each, matrix.notes.get(each.kernel)) for each in matrix.verdicts]
+        report = [verdicts.as_json(each, matrix.notes.get(each.kernel)) for each in matrix.verdicts]
         options.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if judge.acceptable(matrix.verdicts, options.allow_missing) else 1
+    return 0 if verdicts.acceptable(matrix.verdicts, options.allow_missing) else 1
 
 
 def arguments():
@@ -102,7 +102,7 @@ class Matrix:
 
     def __init__(self, options):
         self.options = options
-        self.mirror = packages.Mirror(options.mirror)
+        self.store = packages.Store(packages.Mirror(options.mirror), HOME)
         self.folder, self.scratch, self.logs = HOME / "guest", HOME / "scratch", HOME / "logs"
         self.initrd = HOME / "initrd"
         self.qemu = None
@@ -113,7 +113,7 @@ class Matrix:
             shutil.rmtree(each, ignore_errors=True)
             each.mkdir(parents=True)
         show("busybox: asking the mirror")
-        busybox, _ = packages.fetch(catalogue.BUSYBOX, self.mirror, HOME)
+        busybox, _ = self.store.fetch(catalogue.BUSYBOX)
         guests.make_folder(self.folder, busybox, options.bin_dir.resolve())
         if any(kernel.boots == "qemu" for kernel in options.kernels):
             guests.make_initrd(self.folder, self.initrd)
@@ -121,12 +121,10 @@ class Matrix:
     def run(self, kernel):
         try:
             show(f"{kernel.name}: asking the mirror")
-            image, self.notes[kernel.name] = packages.fetch(
-                kernel, self.mirror, HOME, self.options.refresh
-            )
+            image, self.notes[kernel.name] = self.store.fetch(kernel, self.options.refresh)
             command = self.command(kernel, image)
         except packages.PackagesError as error:
-            missing = judge.Verdict(kernel.name, self.options.tier, missing=str(error))
+            missing = verdicts.Verdict(kernel.name, self.options.tier, missing=str(error))
             self.verdicts.append(missing)
             show("")
             return
@@ -135,11 +133,11 @@ class Matrix:
 
         def heard(line):
             lines.append(line)
-            show(f"{kernel.name}: {time.monotonic() - began:3.0f} s  {judge.clean(line)}")
+            show(f"{kernel.name}: {time.monotonic() - began:3.0f} s  {verdicts.clean(line)}")
 
         show(f"{kernel.name}: booting")
         guests.run(command, self.logs / f"{kernel.name}.log", GUEST_S, heard)
-        verdict = judge.judge(kernel, self.options.tier, lines, time.monotonic() - began)
+        verdict = verdicts.judge(kernel, self.options.tier, lines, time.monotonic() - began)
         self.verdicts.append(verdict)
         show("")
 
@@ -149,7 +147,7 @@ class Matrix:
             return guests.uml(image, self.folder, self.scratch, tier)
         if self.qemu is None:
             show("qemu: asking the mirror")
-            self.qemu = packages.qemu(self.mirror, HOME)
+            self.qemu = self.store.qemu()
         return guests.qemu(self.qemu, image, self.initrd, tier)
 
 

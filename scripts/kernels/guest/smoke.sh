@@ -2,7 +2,7 @@
 # busybox and nothing else: smoke.sh DIRECTORY TIER
 #
 # Knows: the server's command line, its API, which answers are right. Must not know: how the guest was
-# booted, or its kernel. It prints, for judge.py:
+# booted, or its kernel. It prints, for verdicts.py:
 #
 #     kernel RELEASE                the kernel that answers
 #     checks NAME…                  those that will be run
@@ -23,7 +23,7 @@ fail() {
     exit 1
 }
 
-# A server, waited for until it takes connections: serve FLAG…
+# Starts a server, and waits until it takes connections: serve FLAG…
 serve() {
     rm -f server.status
     (
@@ -32,7 +32,8 @@ serve() {
             --kernel-tier "$tier" --reactors $REACTORS "$@" >server.out 2>server.log
         echo $? >server.status
     ) &
-    within 20 ready_or_ended
+    # A machine that has just been booted may have no random numbers for ten seconds.
+    within 40 ready_or_ended
     [ ! -e server.status ] || fail "the server ended with $(cat server.status): $(tail -n 1 server.log)"
     get /readyz >/dev/null || fail "not ready in time: $(tail -n 1 server.log)"
 }
@@ -73,12 +74,13 @@ subscribe_then_ping() {
 }
 
 connections() { metric 'connections{'; }
+connected_at_least() { [ "$(connections)" -ge "$1" ]; }
 connections_are() { [ "$(connections)" -eq "$1" ]; }
 
-check_subscribers() { fan_out bench --subscribers $SUBSCRIBERS --rate 5 --duration 4s; }
+check_subscribers() { fan_out bench --subscribers $SUBSCRIBERS --rate 5 --duration 3s; }
 
 # Who comes and goes has its slot, its descriptor and its buffers back each time.
-check_churn() { fan_out churn --subscribers 50 --churn 40 --rate 10 --duration 4s; }
+check_churn() { fan_out churn --subscribers 50 --churn 40 --rate 10 --duration 3s; }
 
 # A run of loadgen without loss; deliveries are counted here too where all stay from the beginning.
 fan_out() {
@@ -103,7 +105,7 @@ faults() {
 
 # Two that never read are closed with 1013; the others get everything.
 check_slow_event() {
-    fan_out slow --subscribers 20 --stalled 2 --receive-buffer 4096 --size 8192 --rate 40 --duration 4s
+    fan_out slow --subscribers 5 --stalled 2 --receive-buffer 4096 --size 8192 --rate 25 --duration 4s
     within 5 slow_closes_are 2 || fail "$(slow_closes) were closed with 1013, not 2"
 }
 
@@ -115,7 +117,7 @@ check_slow_value() {
     local last received
     stalled_session late upgrade '/ws?topics=value.one'
     within 10 connections_are 1 || fail "not connected"
-    fan_out value.one --subscribers 4 --size 16384 --rate 30 --duration 4s
+    fan_out value.one --subscribers 2 --size 16384 --rate 20 --duration 4s
     last=$(figure report.json published)
     wake late
     within 10 got late "\"seq\":$last," || fail "the newest, number $last, did not arrive"
@@ -209,7 +211,7 @@ check_drain() {
         >/dev/null 2>&1 &
     holder=$!
     session told upgrade '/ws?topics=one.*'
-    within 20 connections_are 101 || fail "$(connections) of 101 are connected"
+    within 20 connected_at_least 101 || fail "$(connections) of 101 are connected"
     stop TERM
     [ "$(cat server.status)" = 0 ] || fail "the server ended with $(cat server.status)"
     got told '"op":"goaway"' || fail "no goaway"

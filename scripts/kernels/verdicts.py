@@ -1,7 +1,7 @@
 """What a guest said, and what that is worth.
 
-Knows: the lines of smoke.sh, how the server describes what it chose. Must not know: processes, files,
-how a guest was booted.
+Knows: the lines of smoke.sh, how the server describes what it chose. Must not know: processes,
+files, how a guest was booted.
 """
 
 import re
@@ -73,9 +73,7 @@ def judge(kernel, tier_asked, lines, seconds):
         failed["tier"] = "the server does not say what it chose"
     elif chosen and tier_asked != "auto" and chosen.tier != tier_asked:
         failed["tier"] = f"{tier_asked} was asked for, {chosen.tier} chosen"
-    return Verdict(
-        kernel.name, tier_asked, release, chosen, tuple(passed), failed, seconds=seconds
-    )
+    return Verdict(kernel.name, tier_asked, release, chosen, tuple(passed), failed, seconds=seconds)
 
 
 def clean(line):
