@@ -13,7 +13,7 @@ tier=$2
 # shellcheck source=scripts/kernels/guest/wire.sh
 . "$guest/wire.sh"
 
-CHECKS="start doctor publish subscribers churn slow_event slow_value resume hostile drain journal"
+CHECKS="doctor start publish subscribers churn slow_event slow_value resume hostile drain journal"
 SUBSCRIBERS=500
 # One processor and two reactors: every message crosses between rings, and wakes the other one.
 REACTORS=2
@@ -40,6 +40,13 @@ serve() {
 
 ready_or_ended() { [ -e server.status ] || get /readyz >/dev/null 2>&1; }
 
+# What this machine offers, asked before anything else: a server could run, and io_uring is allowed.
+check_doctor() {
+    local said
+    said=$("$guest/uringcast" doctor --kernel-tier "$tier") || fail "ended with $?: $said"
+    echo "$said" | grep -q 'io_uring .*allowed' || fail "does not say that io_uring is allowed: $said"
+}
+
 check_start() {
     # Small buffers, so that who does not read is slow soon.
     serve --send-buffer 16KiB --lag-bytes-max 512KiB --close-timeout 2s \
@@ -48,12 +55,6 @@ check_start() {
     # What was chosen: the judge reads it from these.
     sed -n 's/^.* \(reactor .*\)/log \1/p' server.log
     get /metrics | sed -n 's/^uringcast_\(ring_feature\|ring_tier\|build_info\)/metric &/p'
-}
-
-check_doctor() {
-    local said
-    said=$("$guest/uringcast" doctor) || fail "ended with $?"
-    echo "$said" | grep -q "^io_uring  *allowed" || fail "does not say that io_uring is allowed: $said"
 }
 
 # Idle for a while, then spoken to; then a publication by HTTP, which crosses to the shards.
