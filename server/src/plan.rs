@@ -125,6 +125,8 @@ fn decide(
     let tier =
         read.choice("kernel-tier", &[("auto", TierChoice::Auto), ("base", TierChoice::Base)]);
     let open_files_max = machine.open_files_max_per_reactor(cpus.len(), tier);
+    let accepts_in_flight = read.number("accepts-in-flight", 1..=1_024);
+    let connections_usual = connections(open_files_max, accepts_in_flight);
     let plan = Plan {
         listen,
         publish_listen,
@@ -132,11 +134,11 @@ fn decide(
         admin_hosts,
         cpus,
         tier,
-        settings: settings(&mut read, open_files_max),
+        settings: settings(&mut read, connections_usual),
         connections_max_given: read.is_given("connections-max"),
         journal: journal(&mut read),
         backlog: read.number("backlog", 1..=1 << 20),
-        accepts_in_flight: read.number("accepts-in-flight", 1..=1_024),
+        accepts_in_flight,
         receive_buffers: read.power_of_two("receive-buffers", 16..=32_768),
         receive_buffer_bytes: read.bytes("receive-buffer-bytes", 512..=64 << 10),
         log_format: read
@@ -150,7 +152,7 @@ fn decide(
     read.finish(plan)
 }
 
-fn settings(read: &mut Reading<'_>, open_files_max: u64) -> Settings {
+fn settings(read: &mut Reading<'_>, connections_usual: u32) -> Settings {
     let totals = Totals {
         history_bytes_max: read.bytes("history-bytes-max", HISTORY_BYTES),
         log_bytes_max: read.bytes("log-bytes-max", LOG_BYTES),
@@ -160,7 +162,7 @@ fn settings(read: &mut Reading<'_>, open_files_max: u64) -> Settings {
         deflate: read.choice("deflate", &ON_OFF),
         deflate_min_bytes: read.bytes("deflate-min-bytes", 0..=1 << 30),
         connections_max: read
-            .number_or("connections-max", 1..=CONNECTIONS_MAX, || connections(open_files_max)),
+            .number_or("connections-max", 1..=CONNECTIONS_MAX, || connections_usual),
         connections_per_address_max: read.number("connections-per-address-max", 0..=1 << 20),
         message_bytes_max: read.bytes("message-bytes-max", MESSAGE_BYTES),
         publish_bytes_max: read.bytes("publish-bytes-max", MESSAGE_BYTES),
@@ -218,9 +220,10 @@ fn cpus(read: &mut Reading<'_>, machine: &Machine) -> Vec<usize> {
 }
 
 /// So many that the ring's table of descriptors, which the hard limit of open files bounds, keeps room
-/// for accepts and files.
-fn connections(open_files_max: u64) -> u32 {
-    let most = open_files_max / 20 * 19;
+/// for accepts and files. Where the limit is low, a twentieth of it does not hold those.
+fn connections(open_files_max: u64, accepts_in_flight: u32) -> u32 {
+    let others = 2 * u64::from(accepts_in_flight) + FILES;
+    let most = (open_files_max / 20 * 19).min(open_files_max.saturating_sub(others));
     u32::try_from(most).unwrap_or(u32::MAX).clamp(1, CONNECTIONS_DEFAULT_MAX)
 }
 
@@ -274,6 +277,8 @@ fn agree(plan: &Plan, machine: &Machine, open_files_max: u64, read: &mut Reading
 
 /// A switch that is on by default; a TOML file may say it as a boolean.
 const ON_OFF: [(&str, bool); 4] = [("on", true), ("off", false), ("true", true), ("false", false)];
+/// A reactor's part of the process's other descriptors: listeners, wakes, logs, the journal.
+const FILES: u64 = 32;
 /// More reactors than that make the mesh between them too large.
 const REACTORS_MAX: u32 = 64;
 /// What a ring's table of direct descriptors can hold (2^20), less what the accepts need.

@@ -198,6 +198,12 @@ fn connections_follow_the_limit_of_open_files() {
     let most = |flags: &[&str]| plan_on(&old, flags).expect("right").settings.connections_max;
     assert_eq!(most(&["--reactors=1"]), 19_000);
     assert_eq!(most(&["--reactors=4"]), 4_750);
+    // A low limit leaves room for accepts too: the default must not be refused.
+    let low = Machine { open_files_max: 4_096, ..old.clone() };
+    let most_of_low =
+        |flags: &[&str]| plan_on(&low, flags).expect("right").settings.connections_max;
+    assert_eq!(most_of_low(&["--reactors=2"]), 1_888);
+    assert_eq!(most_of_low(&["--reactors=2", "--accepts-in-flight=1000"]), 16);
     let base = ["--reactors=4", "--kernel-tier=base"];
     assert_eq!(plan_on(&machine(), &base).expect("right").settings.connections_max, 4_750);
     let found = mistakes_on(&old, &["--reactors=4", "--connections-max=5000"]);
