@@ -11,7 +11,7 @@ use std::{
     fmt, mem,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     rc::Rc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use io_uring::{cqueue, opcode, squeue, types};
@@ -316,20 +316,8 @@ impl Io for Ring {
         timeout: Option<Duration>,
         out: &mut Vec<Completion<Buffer>>,
     ) -> Result<(), RingError> {
-        let told = out.len();
-        let start = (!self.capabilities.cqe_skip).then(Instant::now);
-        let mut left = timeout;
-        loop {
-            self.queues.submit_and_wait(left, &mut self.pending)?;
-            let is_ours = !self.pending.is_empty();
-            self.tell(out)?;
-            // Where nothing is silent, what ended the wait may have been of no interest to anybody.
-            let (Some(start), true) = (start, is_ours && out.len() == told) else { return Ok(()) };
-            left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
-            if left == Some(Duration::ZERO) {
-                return Ok(());
-            }
-        }
+        self.queues.submit_and_wait(timeout, &mut self.pending)?;
+        self.tell(out)
     }
 
     fn send(
