@@ -138,15 +138,21 @@ mod tests {
 
     #[test]
     fn too_few_open_files_are_a_finding_and_other_mistakes_are_not() {
-        let machine = Machine {
+        let machine = |open_files_max| Machine {
             cpus: vec![0],
             cpu_quota: None,
-            open_files_max: 150,
+            open_files_max,
             direct_descriptors: true,
         };
-        let (usual, files_short) = plan(&LowArgs::default(), &machine).expect("a finding");
-        assert!(files_short);
-        assert_eq!(usual.settings.connections_max, 22);
+        let usual = |open_files_max| {
+            let planned = plan(&LowArgs::default(), &machine(open_files_max));
+            let (plan, files_short) = planned.expect("a finding");
+            (plan.settings.connections_max, files_short)
+        };
+        // Beside 64 accepts, each twice, and 32 others.
+        assert_eq!(usual(200), (40, false));
+        assert_eq!(usual(100), (1, true));
+        let machine = machine(150);
         let given = |name, value: &str| {
             let given = crate::flags::Given {
                 name,

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, ops::Deref, time::Duration};
 
 use crate::error::{Errno, RingError};
 
-/// A direct descriptor: an index into the ring's table of registered files.
+/// A connection's place in the ring's table of registered files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub u32);
 
@@ -74,7 +74,7 @@ pub enum Completion<B> {
     Accepted {
         /// By which listener.
         listener: ListenerId,
-        /// The connection's direct descriptor.
+        /// The connection's place in the table.
         slot: Slot,
         /// The peer's address.
         peer: SocketAddr,
@@ -140,7 +140,7 @@ pub enum Completion<B> {
 pub enum AcceptFailure {
     /// The peer was gone already, or the network refused; the ring goes on by itself.
     Peer(Errno),
-    /// `ENFILE`: no free direct descriptor; the kernel has closed that connection.
+    /// `ENFILE`: no free place in the table; that connection has been closed.
     TableFull,
     /// Anything else that says the process or system is out of something.
     System(Errno),
@@ -191,13 +191,14 @@ pub trait Io {
         troubles: &mut Vec<SendTrouble>,
     ) -> Result<(), RingError>;
 
-    /// Arms a multishot poll for input.
+    /// Arms a poll for input that stays armed; where the kernel has none, it ends with each event
+    /// ([`Completion::PollEnded`]).
     fn poll_readable(&mut self, slot: Slot, token: Token);
     /// Arms a one-shot poll for room to write.
     fn poll_writable(&mut self, slot: Slot, token: Token);
     /// One receive into a shared buffer, which does not wait: [`ReceiveEnd::Again`] when empty.
     fn receive(&mut self, slot: Slot, token: Token);
-    /// A receive that stays armed.
+    /// A receive that stays armed; where the kernel has none, it ends with each (`armed: false`).
     fn receive_multishot(&mut self, slot: Slot, token: Token);
     /// Cancels an armed operation; its own last completion still comes.
     fn cancel(&mut self, operation: Operation, token: Token);
