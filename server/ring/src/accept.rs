@@ -1,8 +1,8 @@
 //! Listeners and their accepts in flight.
 //!
-//! Knows: one-shot accepts into slots the kernel chooses, or of descriptors that get a slot, each with memory for the peer's address
-//! (multishot accept has none to give, and rights need it). Must not know: what becomes of a
-//! connection.
+//! Knows: one-shot accepts into slots the kernel chooses, or of descriptors that get a slot, each with
+//! memory for the peer's address (multishot accept has none to give, and rights need it). Must not
+//! know: what becomes of a connection.
 
 use std::{
     cell::UnsafeCell,

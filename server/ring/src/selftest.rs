@@ -3,8 +3,9 @@
 //! Knows: the one short send, and the one close, that settle it. Must not know: what depends on the
 //! answers.
 //!
-//! **Sends without a completion each.** A short send that posts no completion would lose bytes in silence (so it is on every kernel
-//! without `MSG_WAITALL`, and before 6.1 sometimes with it), and no flag announces that it does not.
+//! **Sends without a completion each.** A short send that posts no completion would lose bytes in
+//! silence (so it is on every kernel without `MSG_WAITALL`, and before 6.1 sometimes with it), and no
+//! flag announces that it does not.
 //!
 //! **Closing a slot.** Before Linux 6.13 the table lets go of what was in a slot only when everything
 //! that was in flight before has ended, on whatever slot.

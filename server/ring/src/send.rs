@@ -7,9 +7,9 @@
 //! to it are consumed before it returns, or the process ends. Such a send never goes asynchronous
 //! (Linux 6.1; not with SQPOLL, IOSQE_ASYNC, links or drain, none of which we use): when the enter
 //! that consumed it returns, it is finished, and if it was not full success its completion is queued.
-//! `MSG_WAITALL` is what makes a short send a failure, whose completion is not skipped. Where completions
-//! are not skipped it is left out: before 6.1 it can cost a short send its count. Without both each
-//! send posts a completion, and is over as soon on every kernel since 5.10.
+//! `MSG_WAITALL` is what makes a short send a failure, whose completion is not skipped. Where
+//! completions are not skipped it is left out: before 6.1 it can cost a short send its count. Without
+//! both each send posts a completion, and is over as soon on every kernel since 5.10.
 
 use std::{process, thread, time::Duration};
 

@@ -185,7 +185,8 @@ pub const FLAGS: &[Flag] = &[
         "connections-max",
         "N",
         "19/20 of RLIMIT_NOFILE's hard limit, at most 1000000",
-        "Connections per reactor, handshakes included.",
+        "Connections per reactor, handshakes included. Before Linux 6.13, and on the base tier, \
+         all reactors share the limit of open files.",
     ),
     one(
         CONNECTIONS,

@@ -72,10 +72,13 @@ impl<I: Io> Shard<I> {
             self.io.receive_multishot(slot, Self::token(id));
         } else if connection.flags.clear(Flags::READ_WANTED) {
             connection.flags.set(Flags::RECEIVE_ARMED);
+            let has_poll = connection.flags.set(Flags::POLL_ARMED);
             self.io.receive(slot, Self::token(id));
             // Where polls end with each event, the next comes behind the receive: armed before it, or
             // while nothing is read, it would see the same bytes again and again.
-            self.arm_poll(id);
+            if !has_poll {
+                self.io.poll_readable(slot, Self::token(id));
+            }
         }
     }
 
