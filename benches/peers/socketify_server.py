@@ -38,7 +38,8 @@ def main():
     app.ws("/publish/*", {**behaviour, "message": publish})
     app.ws("/*", {**behaviour, "open": lambda ws: ws.subscribe(TOPIC)})
     app.listen(AppListenOptions(port=options.port, host="127.0.0.1"))
-    app.run()
+    # `app.run` polls without rest for whatever asyncio might have to do; nothing here needs asyncio.
+    app.loop.uv_loop.run()
 
 
 def publish(ws, message, opcode):
