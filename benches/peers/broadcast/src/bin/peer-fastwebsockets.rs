@@ -89,7 +89,7 @@ async fn read(
     mut input: WebSocketRead<Input>,
     queue: &Queue<Message>,
 ) -> Result<(), WebSocketError> {
-    let mut answer = |frame| ready(Ok::<_, WebSocketError>(enqueue(frame, queue)));
+    let mut answer = |frame| ready(enqueue(frame, queue));
     while input.read_frame(&mut answer).await?.opcode != OpCode::Close {}
     Ok(())
 }
@@ -100,7 +100,7 @@ async fn publish(
     hub: &Hub<Message>,
 ) -> Result<(), WebSocketError> {
     let mut input = FragmentCollectorRead::new(input);
-    let mut answer = |frame| ready(Ok::<_, WebSocketError>(enqueue(frame, queue)));
+    let mut answer = |frame| ready(enqueue(frame, queue));
     loop {
         let frame = input.read_frame(&mut answer).await?;
         match frame.opcode {
@@ -111,8 +111,10 @@ async fn publish(
     }
 }
 
-fn enqueue(frame: Frame<'_>, queue: &Queue<Message>) {
+/// For the writing task. That it has ended already is no error here: reading ends by itself.
+fn enqueue(frame: Frame<'_>, queue: &Queue<Message>) -> Result<(), WebSocketError> {
     queue.push(message(frame));
+    Ok(())
 }
 
 fn message(frame: Frame<'_>) -> Message {
