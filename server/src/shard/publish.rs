@@ -91,7 +91,7 @@ impl<I: Io> Shard<I> {
         let message = &lease[start..start + payload_bytes];
         // Text stays text and binary stays binary, whatever the topic's rule takes it for.
         let (claim, opcode) = match kind {
-            MessageKind::Text => (Claim::Unknown, Opcode::Text),
+            MessageKind::Text => (Claim::Message, Opcode::Text),
             MessageKind::Binary => (Claim::Binary, Opcode::Binary),
         };
         let Ok(content) = payload::settle(topic.content, claim, message) else {
@@ -170,16 +170,17 @@ impl<I: Io> Shard<I> {
             return self.wait_behind(topic, ingest);
         }
         let Ingest { lease, origin, pub_seq, snapshot } = ingest;
-        let (name, _) = publication::draft_topic(&lease);
         // Before the topic is made for it.
-        if snapshot
-            && (pub_seq.is_none() || self.rule_of(name).snapshot != SnapshotSource::Published)
-        {
-            return self.refused(origin, ErrorCode::BadRequest);
+        if snapshot {
+            let rule = self.rule_of(publication::draft_topic_name(&lease));
+            if pub_seq.is_none() || rule.snapshot != SnapshotSource::Published {
+                return self.refused(origin, ErrorCode::BadRequest);
+            }
         }
         let topic = match known {
             Some(topic) => topic,
             None => {
+                let name = publication::draft_topic_name(&lease);
                 let terms = self.terms_of(name, rand::random(), 0);
                 let Ok(topic) = self.topics.names.create(name, hash, terms) else {
                     return self.refused(origin, ErrorCode::Limit);
@@ -415,7 +416,7 @@ impl<I: Io> Shard<I> {
             return;
         };
         let hash = self.topics.names.hash(&topic);
-        let known = self.topics.names.find(&topic, hash);
+        let known = self.topics.names.find(&*topic, hash);
         let snapshot_wanted = known.is_some_and(|topic| self.wants_snapshot(topic));
         self.tell_publisher(id, |out| {
             let published = Published { topic: &topic, epoch, seq, duplicate, snapshot_wanted };
