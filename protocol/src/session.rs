@@ -244,7 +244,8 @@ impl Session {
     }
 
     #[inline]
-    fn receive_frames<S: Sink>(        &mut self,
+    fn receive_frames<S: Sink>(
+        &mut self,
         input: &mut &[u8],
         sink: &mut S,
     ) -> Result<Option<Event>, PeerError> {

@@ -203,15 +203,15 @@ pub fn draft(
     finish_draft(pool, lease, topic, topic_hash, payload.len(), content, opcode)
 }
 
-/// The topic and its hash that a draft is for. The name as bytes is enough to look it up, and does not
-/// have to be checked once more.
-pub fn draft_topic(lease: &Lease) -> (&[u8], u64) {
-    (topic_bytes_of(lease), u64_at(lease, HASH))
+/// The topic and its hash that a draft is for.
+pub fn draft_topic(lease: &Lease) -> (&str, u64) {
+    (topic_of(lease), u64_at(lease, HASH))
 }
 
-/// The name of the topic that a draft is for.
-pub fn draft_topic_name(lease: &Lease) -> &str {
-    topic_of(lease)
+/// The same with the name as bytes, which is enough to look it up: they are not checked to be text once
+/// more.
+pub fn draft_topic_bytes(lease: &Lease) -> (&[u8], u64) {
+    (topic_bytes_of(lease), u64_at(lease, HASH))
 }
 
 /// What a draft's payload is, and its size in bytes.
@@ -504,8 +504,8 @@ mod tests {
     fn publication(payload: &[u8], content: PayloadContent, opcode: Opcode) -> Publication {
         let mut pool = Pool::unregistered();
         let lease = draft(&mut pool, "md.X", 7, content, opcode, payload).expect("room");
-        assert_eq!(draft_topic(&lease), (b"md.X".as_slice(), 7));
-        assert_eq!(draft_topic_name(&lease), "md.X");
+        assert_eq!(draft_topic(&lease), ("md.X", 7));
+        assert_eq!(draft_topic_bytes(&lease), (b"md.X".as_slice(), 7));
         let order_ = Order {
             epoch: 3,
             seq: 45,

@@ -152,7 +152,8 @@ fn show(size: usize, rounds: &[[Figures; METHODS.len()]], json: bool) {
     let head = ["", "thread µs/MiB", "x", "process µs/MiB", "x", "wall µs/MiB", "copied"];
     let mut table = Table::new(format!("sends of {size} B"), head);
     for (at, (name, _)) in METHODS.iter().enumerate() {
-        let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(|round| figure(&round[at])));
+        let of =
+            |figure: fn(&Figures) -> f64| median(rounds.iter().map(|round| figure(&round[at])));
         let ratio = |figure: fn(&Figures) -> f64| {
             median(rounds.iter().map(|round| figure(&round[at]) / figure(&round[0])))
         };

@@ -146,7 +146,7 @@ impl<I: Io> Shard<I> {
 
     /// Sends a draft to its topic's home.
     pub(super) fn ingest(&mut self, ingest: Ingest) {
-        let (_, hash) = publication::draft_topic(&ingest.lease);
+        let (_, hash) = publication::draft_topic_bytes(&ingest.lease);
         let home = usize::from(home_of(hash, self.shards).0);
         let publisher = ingest.origin.publisher;
         if home == self.index {
@@ -164,7 +164,7 @@ impl<I: Io> Shard<I> {
 
     /// At a topic's home: gives a draft its number and time, and sends it to every shard.
     pub(super) fn order(&mut self, ingest: Ingest) {
-        let (name, hash) = publication::draft_topic(&ingest.lease);
+        let (name, hash) = publication::draft_topic_bytes(&ingest.lease);
         let known = self.topics.names.find(name, hash);
         if let Some(topic) = known.filter(|&topic| self.held.has(topic)) {
             return self.wait_behind(topic, ingest);
@@ -172,7 +172,8 @@ impl<I: Io> Shard<I> {
         let Ingest { lease, origin, pub_seq, snapshot } = ingest;
         // Before the topic is made for it.
         if snapshot {
-            let rule = self.rule_of(publication::draft_topic_name(&lease));
+            let (name, _) = publication::draft_topic(&lease);
+            let rule = self.rule_of(name);
             if pub_seq.is_none() || rule.snapshot != SnapshotSource::Published {
                 return self.refused(origin, ErrorCode::BadRequest);
             }
@@ -180,7 +181,7 @@ impl<I: Io> Shard<I> {
         let topic = match known {
             Some(topic) => topic,
             None => {
-                let name = publication::draft_topic_name(&lease);
+                let (name, _) = publication::draft_topic(&lease);
                 let terms = self.terms_of(name, rand::random(), 0);
                 let Ok(topic) = self.topics.names.create(name, hash, terms) else {
                     return self.refused(origin, ErrorCode::Limit);
