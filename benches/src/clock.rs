@@ -10,6 +10,11 @@ pub fn thread_cpu_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
 }
 
+/// The time that all threads of this process have spent on processors, ns.
+pub fn process_cpu_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
+}
+
 /// The time on the wall since some beginning, ns; never steps back.
 pub fn monotonic_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic))
@@ -27,12 +32,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_advance() {
-        let (cpu_ns, wall_ns) = (thread_cpu_ns(), monotonic_ns());
+    fn all_advance() {
+        let (cpu_ns, all_ns, wall_ns) = (thread_cpu_ns(), process_cpu_ns(), monotonic_ns());
         for n in 0..1_000_000_u64 {
             black_box(n);
         }
         assert!(thread_cpu_ns() > cpu_ns);
+        assert!(process_cpu_ns() > all_ns);
         assert!(monotonic_ns() > wall_ns);
     }
 }

@@ -157,7 +157,7 @@ fn decode_length(rest: &[u8], marker: u8) -> Result<Option<(u64, usize)>, PeerEr
     Ok(rest.first_chunk::<8>().map(|&field| (u64::from_be_bytes(field), 8)))
 }
 
-const FIN_BIT: u8 = 0x80;
+pub(crate) const FIN_BIT: u8 = 0x80;
 pub(crate) const RSV1_BIT: u8 = 0x40;
 const RSV23_BITS: u8 = 0x30;
 const OPCODE_BITS: u8 = 0x0F;

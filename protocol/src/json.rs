@@ -6,13 +6,18 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 /// Whether these bytes are one JSON value, white space around it allowed.
 pub fn is_json(payload: &[u8]) -> bool {
     // Unlike `IgnoredAny`, a raw value has its UTF-8 checked as well.
     serde_json::from_slice::<&RawValue>(payload).is_ok()
+}
+
+/// The same of bytes that are known to be UTF-8, such as a text message's.
+pub fn is_json_text(text: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 /// Appends `text` as a JSON string, quotes included.

@@ -42,7 +42,7 @@ pub fn write_message(
     payload: Payload<'_>,
 ) {
     let base64 = matches!(payload, Payload::Binary(_));
-    write_message_head(out, topic, seq, ts_us, MessageFlags { snapshot, base64 });
+    write_message_head(out, topic.as_bytes(), seq, ts_us, MessageFlags { snapshot, base64 });
     match payload {
         Payload::Binary(bytes) => write_base64(out, bytes),
         Payload::Json(text) => out.extend_from_slice(text),
@@ -56,14 +56,14 @@ pub fn write_message(
 #[inline]
 pub fn write_message_head(
     out: &mut Vec<u8>,
-    topic: &str,
+    topic: &[u8],
     seq: u64,
     ts_us: u64,
     flags: MessageFlags,
 ) {
     out.reserve(message_head_bytes_max(topic.len()));
     out.extend_from_slice(b"{\"topic\":\"");
-    out.extend_from_slice(topic.as_bytes());
+    out.extend_from_slice(topic);
     out.extend_from_slice(b"\",\"seq\":");
     write_number(out, seq);
     out.extend_from_slice(b",\"ts\":");
@@ -450,7 +450,7 @@ mod tests {
         let mut out = Vec::new();
         let topic = "x".repeat(255);
         let flags = MessageFlags { snapshot: true, base64: true };
-        write_message_head(&mut out, &topic, u64::MAX, u64::MAX, flags);
+        write_message_head(&mut out, topic.as_bytes(), u64::MAX, u64::MAX, flags);
         assert_eq!(out.len(), message_head_bytes_max(topic.len()));
     }
 

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::control::ControlPayload;
 use crate::error::PeerError;
-use crate::header::{Header, MASK_BIT, RSV1_BIT};
+use crate::header::{FIN_BIT, Header, MASK_BIT, RSV1_BIT};
 use crate::limits::HEADER_BYTES_MAX;
 use crate::mask::mask_into;
 use crate::opcode::{CloseCode, Opcode};
@@ -170,7 +170,10 @@ impl Session {
             *input = &[];
             return Ok(None);
         }
-        let outcome = self.receive_frames(input, sink);
+        let outcome = match Lone::at(input, self.role).filter(|lone| self.takes_at_once(lone)) {
+            Some(lone) => self.receive_lone(lone, input, sink),
+            None => self.receive_frames(input, sink),
+        };
         if outcome.is_err() {
             self.offended();
         }
@@ -204,6 +207,40 @@ impl Session {
         matches!(self.state, State::Open)
             && matches!(self.assembly, Assembly::None)
             && matches!(self.pending, Pending::Header { have: 0, .. })
+    }
+
+    /// Whether this frame is the next thing to come and may be as long as it is.
+    #[inline]
+    fn takes_at_once(&self, lone: &Lone<'_>) -> bool {
+        matches!(self.pending, Pending::Header { have: 0, .. })
+            && self.assembly == Assembly::None
+            && lone.payload.len() as u64 <= self.message_bytes_max
+    }
+
+    /// The frequent case: a message that is one frame, all of it in the input. Nothing of it is noted
+    /// on the way, since nothing is left of it: a header that is written here byte by byte and read
+    /// again as words costs a stall for each frame.
+    #[inline]
+    fn receive_lone<'i, S: Sink>(
+        &self,
+        lone: Lone<'i>,
+        input: &mut &'i [u8],
+        sink: &mut S,
+    ) -> Result<Option<Event>, PeerError> {
+        *input = lone.rest;
+        sink.expect(lone.payload.len());
+        let room = sink.extend(lone.payload.len()).map_err(|SinkFull| PeerError::SinkFull)?;
+        match lone.key {
+            Some(key) => {
+                mask_into(lone.payload, room, key, 0);
+            }
+            None => room.copy_from_slice(lone.payload),
+        }
+        if lone.kind == MessageKind::Text {
+            let mut utf8 = Utf8Checker::new();
+            utf8.check(room).and_then(|()| utf8.finish()).map_err(|_| PeerError::InvalidUtf8)?;
+        }
+        Ok(Some(Event::Message(lone.kind)))
     }
 
     #[inline]
@@ -450,6 +487,50 @@ impl Session {
         }
     }
 }
+
+/// A plain message in one frame with a payload of 1 to 65,535 bytes, as it lies in the input.
+struct Lone<'i> {
+    kind: MessageKind,
+    key: Option<[u8; 4]>,
+    payload: &'i [u8],
+    rest: &'i [u8],
+}
+
+impl<'i> Lone<'i> {
+    /// `None` where anything else is at the front of the input, or anything wrong, or not all of it.
+    #[inline]
+    fn at(input: &'i [u8], role: Role) -> Option<Self> {
+        let [first, second, ref rest @ ..] = *input else { return None };
+        let kind = match first {
+            WHOLE_TEXT => MessageKind::Text,
+            WHOLE_BINARY => MessageKind::Binary,
+            _ => return None,
+        };
+        // RFC 6455 section 5.1: clients mask, servers do not.
+        let (length, key_bytes) = match role {
+            Role::Server => (second.checked_sub(MASK_BIT)?, 4),
+            Role::Client => (second, 0),
+        };
+        let (payload_bytes, rest) = match length {
+            1..=125 => (usize::from(length), rest),
+            126 => {
+                let (field, rest) = rest.split_first_chunk::<2>()?;
+                match u16::from_be_bytes(*field) {
+                    // Not in its shortest form.
+                    0..=125 => return None,
+                    middle => (usize::from(middle), rest),
+                }
+            }
+            _ => return None,
+        };
+        let (key, rest) = rest.split_at_checked(key_bytes)?;
+        let (payload, rest) = rest.split_at_checked(payload_bytes)?;
+        Some(Self { kind, key: key.first_chunk().copied(), payload, rest })
+    }
+}
+
+const WHOLE_TEXT: u8 = FIN_BIT | Opcode::Text.bits();
+const WHOLE_BINARY: u8 = FIN_BIT | Opcode::Binary.bits();
 
 /// What a message of so many bytes may be compressed: DEFLATE's fixed codes take 9 bits for the worst
 /// of bytes, and blocks a few bytes each.

@@ -15,9 +15,11 @@ pub enum Claim {
     Binary,
     /// `application/json`.
     Json,
+    /// A text message: it is UTF-8, which was checked as it came in.
+    Message,
     /// `text/*`.
     Text,
-    /// A text message, or any other type (such as the one that curl sends unasked).
+    /// Any other type (such as the one that curl sends unasked).
     Unknown,
 }
 
@@ -48,6 +50,12 @@ pub fn settle(
     };
     match (rule, claim) {
         (Content::Binary, _) | (Content::Auto, Claim::Binary) => Ok(PayloadContent::Binary),
+        (Content::Text, Claim::Message) => Ok(PayloadContent::Text),
+        (Content::Json | Content::Auto, Claim::Message) => match json::is_json_text(payload) {
+            true => Ok(PayloadContent::Json),
+            false if rule == Content::Auto => Ok(PayloadContent::Text),
+            false => Err(PayloadInvalid { wanted: "valid JSON" }),
+        },
         (Content::Json, _) | (Content::Auto, Claim::Json) => as_json(),
         (Content::Text, _) | (Content::Auto, Claim::Text) => as_text(),
         (Content::Auto, Claim::Unknown) => {
@@ -110,6 +118,8 @@ mod tests {
             (Claim::Unknown, TEXT, Some(Text)),
             (Claim::Unknown, BYTES, Some(Binary)),
             (Claim::Unknown, b"".as_slice(), Some(Text)),
+            (Claim::Message, JSON, Some(Json)),
+            (Claim::Message, TEXT, Some(Text)),
             (Claim::Text, JSON, Some(Text)),
             (Claim::Text, BYTES, None),
             (Claim::Json, JSON, Some(Json)),
@@ -124,6 +134,10 @@ mod tests {
     fn a_rule_looks_at_the_bytes_alone() {
         assert_eq!(settle(Content::Json, Claim::Text, JSON), Ok(PayloadContent::Json));
         assert!(settle(Content::Json, Claim::Json, TEXT).is_err());
+        assert_eq!(settle(Content::Json, Claim::Message, JSON), Ok(PayloadContent::Json));
+        assert!(settle(Content::Json, Claim::Message, TEXT).is_err());
+        assert_eq!(settle(Content::Text, Claim::Message, JSON), Ok(PayloadContent::Text));
+        assert_eq!(settle(Content::Binary, Claim::Message, JSON), Ok(PayloadContent::Binary));
         assert_eq!(settle(Content::Text, Claim::Json, TEXT), Ok(PayloadContent::Text));
         assert!(settle(Content::Text, Claim::Text, BYTES).is_err());
         assert_eq!(settle(Content::Binary, Claim::Json, TEXT), Ok(PayloadContent::Binary));

@@ -208,6 +208,12 @@ pub fn draft_topic(lease: &Lease) -> (&str, u64) {
     (topic_of(lease), u64_at(lease, HASH))
 }
 
+/// The same with the name as bytes, which is enough to look it up: they are not checked to be text once
+/// more.
+pub fn draft_topic_bytes(lease: &Lease) -> (&[u8], u64) {
+    (topic_bytes_of(lease), u64_at(lease, HASH))
+}
+
 /// What a draft's payload is, and its size in bytes.
 pub fn draft_payload(lease: &Lease) -> (PayloadContent, usize) {
     (content_of(lease), u32_at(lease, PAYLOAD_END) - u32_at(lease, PAYLOAD_START))
@@ -227,7 +233,7 @@ pub fn order(
     let content = content_of(&lease);
     let base64 = content == PayloadContent::Binary;
     let flags = reply::MessageFlags { snapshot: order.snapshot, base64 };
-    reply::write_message_head(scratch, topic_of(&lease), order.seq, order.ts_us, flags);
+    reply::write_message_head(scratch, topic_bytes_of(&lease), order.seq, order.ts_us, flags);
     lease[SEQ..SEQ + 8].copy_from_slice(&order.seq.to_le_bytes());
     lease[TS..TS + 8].copy_from_slice(&order.ts_us.to_le_bytes());
     lease[EPOCH..EPOCH + 8].copy_from_slice(&order.epoch.to_le_bytes());
@@ -243,7 +249,7 @@ pub fn order(
     if json_bytes.max(raw_bytes) < SHARED_FRAME_BYTES_MIN {
         return Ok(Publication::from_frames(lease.freeze(), None));
     }
-    let topic_end = META_BYTES + topic_of(&lease).len();
+    let topic_end = META_BYTES + topic_bytes_of(&lease).len();
     let mut large = pool.take(topic_end + raw_bytes + json_bytes)?;
     large[..topic_end].copy_from_slice(&lease[..topic_end]);
     let payload = &lease[u32_at(&lease, PAYLOAD_START)..u32_at(&lease, PAYLOAD_END)];
@@ -457,9 +463,11 @@ fn fragment_payload_bytes(frame_bytes: usize) -> usize {
 
 /// The topic that a block is of.
 pub(crate) fn topic_of(block: &[u8]) -> &str {
-    let bytes = usize::from(block[TOPIC_BYTES]);
-    std::str::from_utf8(&block[META_BYTES..META_BYTES + bytes])
-        .expect("written from a str by write_meta")
+    std::str::from_utf8(topic_bytes_of(block)).expect("written from a str by write_meta")
+}
+
+fn topic_bytes_of(block: &[u8]) -> &[u8] {
+    &block[META_BYTES..META_BYTES + usize::from(block[TOPIC_BYTES])]
 }
 
 fn content_of(block: &[u8]) -> PayloadContent {
@@ -497,6 +505,7 @@ mod tests {
         let mut pool = Pool::unregistered();
         let lease = draft(&mut pool, "md.X", 7, content, opcode, payload).expect("room");
         assert_eq!(draft_topic(&lease), ("md.X", 7));
+        assert_eq!(draft_topic_bytes(&lease), (b"md.X".as_slice(), 7));
         let order_ = Order {
             epoch: 3,
             seq: 45,

@@ -30,6 +30,7 @@ mod sockets;
 mod sys;
 mod tag;
 mod wake;
+pub mod zero_copy;
 
 pub use buffers::Buffer;
 pub use capabilities::{Capabilities, Feature, Tier, TierChoice};

@@ -51,7 +51,7 @@ impl Publication {
     fn write_head(&self, out: &mut Vec<u8>, snapshot: bool) {
         let base64 = self.content() == PayloadContent::Binary;
         let flags = reply::MessageFlags { snapshot, base64 };
-        reply::write_message_head(out, self.topic(), self.seq(), self.ts_us(), flags);
+        reply::write_message_head(out, self.topic().as_bytes(), self.seq(), self.ts_us(), flags);
     }
 
     /// Of the live message.

@@ -91,7 +91,7 @@ impl<I: Io> Shard<I> {
         let message = &lease[start..start + payload_bytes];
         // Text stays text and binary stays binary, whatever the topic's rule takes it for.
         let (claim, opcode) = match kind {
-            MessageKind::Text => (Claim::Unknown, Opcode::Text),
+            MessageKind::Text => (Claim::Message, Opcode::Text),
             MessageKind::Binary => (Claim::Binary, Opcode::Binary),
         };
         let Ok(content) = payload::settle(topic.content, claim, message) else {
@@ -146,7 +146,7 @@ impl<I: Io> Shard<I> {
 
     /// Sends a draft to its topic's home.
     pub(super) fn ingest(&mut self, ingest: Ingest) {
-        let (_, hash) = publication::draft_topic(&ingest.lease);
+        let (_, hash) = publication::draft_topic_bytes(&ingest.lease);
         let home = usize::from(home_of(hash, self.shards).0);
         let publisher = ingest.origin.publisher;
         if home == self.index {
@@ -164,22 +164,24 @@ impl<I: Io> Shard<I> {
 
     /// At a topic's home: gives a draft its number and time, and sends it to every shard.
     pub(super) fn order(&mut self, ingest: Ingest) {
-        let (name, hash) = publication::draft_topic(&ingest.lease);
+        let (name, hash) = publication::draft_topic_bytes(&ingest.lease);
         let known = self.topics.names.find(name, hash);
         if let Some(topic) = known.filter(|&topic| self.held.has(topic)) {
             return self.wait_behind(topic, ingest);
         }
         let Ingest { lease, origin, pub_seq, snapshot } = ingest;
-        let (name, _) = publication::draft_topic(&lease);
         // Before the topic is made for it.
-        if snapshot
-            && (pub_seq.is_none() || self.rule_of(name).snapshot != SnapshotSource::Published)
-        {
-            return self.refused(origin, ErrorCode::BadRequest);
+        if snapshot {
+            let (name, _) = publication::draft_topic(&lease);
+            let rule = self.rule_of(name);
+            if pub_seq.is_none() || rule.snapshot != SnapshotSource::Published {
+                return self.refused(origin, ErrorCode::BadRequest);
+            }
         }
         let topic = match known {
             Some(topic) => topic,
             None => {
+                let (name, _) = publication::draft_topic(&lease);
                 let terms = self.terms_of(name, rand::random(), 0);
                 let Ok(topic) = self.topics.names.create(name, hash, terms) else {
                     return self.refused(origin, ErrorCode::Limit);
@@ -415,7 +417,7 @@ impl<I: Io> Shard<I> {
             return;
         };
         let hash = self.topics.names.hash(&topic);
-        let known = self.topics.names.find(&topic, hash);
+        let known = self.topics.names.find(&*topic, hash);
         let snapshot_wanted = known.is_some_and(|topic| self.wants_snapshot(topic));
         self.tell_publisher(id, |out| {
             let published = Published { topic: &topic, epoch, seq, duplicate, snapshot_wanted };

@@ -28,7 +28,7 @@ impl<I: Io> Shard<I> {
             }
             Question::Topic { topic } => {
                 let hash = self.topics.names.hash(&topic);
-                let found = self.topics.names.find(&topic, hash);
+                let found = self.topics.names.find(&*topic, hash);
                 Answer::Topics(found.map(|id| self.report_topic(id)).into_iter().collect())
             }
             Question::Topics { after, limit } => {

@@ -229,11 +229,12 @@ impl Names {
     }
 
     /// A topic by its name and the name's hash.
-    pub fn find(&self, name: &str, hash: u64) -> Option<TopicId> {
+    pub fn find(&self, name: impl AsRef<[u8]>, hash: u64) -> Option<TopicId> {
+        let name = name.as_ref();
         self.topics_by_name
             .find(hash, |&key| {
                 let topic = &self.topics[key as usize];
-                topic.hash == hash && *topic.name == *name
+                topic.hash == hash && topic.name.as_bytes() == name
             })
             .map(|&key| TopicId(key))
     }
