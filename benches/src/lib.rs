@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accept;
 pub mod clock;
 pub mod fairness;
 pub mod floor;
