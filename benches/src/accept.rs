@@ -21,12 +21,12 @@ use uringcast_ring::{
 
 use crate::floor::Flags;
 
-/// Serves until the ring fails. With `poll_first` a poll says when a request has come; else it is
-/// received at once, and only who is not there yet is polled for.
+/// Serves until the ring fails. A poll says when a request has come; with `receive_first` it is looked for
+/// at once, and polled for where it is not there yet.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on.
-pub fn serve(flags: &Flags, poll_first: bool) -> Result<(), Box<dyn Error>> {
+pub fn serve(flags: &Flags, receive_first: bool) -> Result<(), Box<dyn Error>> {
     pin::raise_nofile_limit()?;
     if let Some(cpu) = flags.cpu {
         pin::pin_current_thread(cpu)?;
@@ -39,7 +39,7 @@ pub fn serve(flags: &Flags, poll_first: bool) -> Result<(), Box<dyn Error>> {
     println!("listening on {address}");
     let mut front = Front {
         io,
-        poll_first,
+        receive_first,
         connections: Vec::new(),
         heads: HashMap::new(),
         answers: Vec::new(),
@@ -59,7 +59,7 @@ pub fn serve(flags: &Flags, poll_first: bool) -> Result<(), Box<dyn Error>> {
 
 struct Front {
     io: Ring,
-    poll_first: bool,
+    receive_first: bool,
     /// By slot.
     connections: Vec<Connection>,
     /// By slot: heads that came in pieces.
@@ -140,10 +140,10 @@ impl Front {
             self.connections.resize_with(index + 1, Connection::default);
         }
         self.connections[index].phase = Phase::Head;
-        if self.poll_first {
-            self.poll(slot);
-        } else {
+        if self.receive_first {
             self.receive(slot);
+        } else {
+            self.poll(slot);
         }
     }
 

@@ -3,11 +3,11 @@
 
     cargo build --release
     scripts/measure/handshakes.py                                # 15,000 connections, seven pairs
-    scripts/measure/handshakes.py --servers ours,accept,polled   # and what polling before receiving costs
+    scripts/measure/handshakes.py --servers ours,accept,eager    # and a floor that receives before it polls
 
-`accept` is benches' floor_accept: it accepts, finds the key, answers 101 and holds; `polled` is the same with a poll
-before the first receive. Each serves alone on one processor, new in each turn, while the load generator opens all
-connections from another as fast as they are answered. Processor time is the server's own, from before the first
+`accept` is benches' floor_accept: it accepts, finds the key, answers 101 and holds; `eager` is the same
+with a receive before the first poll. Each serves alone on one processor, new in each turn, while the load generator
+opens all connections from another as fast as they are answered. Processor time is the server's own, from before the first
 connection until it has come to rest after the last; what the kernel does for it on the client's processor (the
 handshake of TCP) is in nobody's figure.
 """
@@ -39,7 +39,12 @@ def kinds(connections):
         return Kind(name, command, subscribe_path="/ws", needs=(floor,))
 
     # Limits of one address do not hold for loopback; all else is as by default.
-    return {**KINDS, "ours": ours("ours", *room), "accept": accept("accept"), "polled": accept("polled", "--poll-first")}
+    return {
+        **KINDS,
+        "ours": ours("ours", *room),
+        "accept": accept("accept"),
+        "eager": accept("eager", "--receive-first"),
+    }
 
 
 def cpu_ns(pid):
@@ -50,8 +55,8 @@ def cpu_ns(pid):
 
 def sockets():
     """TCP sockets in use on this machine."""
-    line = next(line for line in open("/proc/net/sockstat") if line.startswith("TCP:"))
-    return int(line.split()[2])
+    lines = Path("/proc/net/sockstat").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("TCP:")).split()[2])
 
 
 def at_rest(pid, wanted, found):
@@ -93,7 +98,12 @@ def turn(name, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--servers", default="ours,accept", type=lambda text: text.split(","), help="the first is compared with the others")
+    parser.add_argument(
+        "--servers",
+        default="ours,accept",
+        type=lambda text: text.split(","),
+        help="the first is compared with the others",
+    )
     parser.add_argument("--connections", type=int, default=15_000)
     parser.add_argument("--rate", type=float, default=0, help="connections begun per second; 0: as fast as answered")
     parser.add_argument("--path", default="/ws", help="what is asked of our server; /raw/bench subscribes as well")
@@ -107,11 +117,24 @@ def main():
     first, *others = options.servers
     record.say(f"{options.connections:,} connections, each a handshake; processor time of the server's")
     record.say()
-    heads = ["server", "µs/handshake", "connections/s", "server cpus", f"CPU, {first} / this", f"connections/s, {first} / this"]
+    heads = [
+        "server",
+        "µs/handshake",
+        "connections/s",
+        "server cpus",
+        f"CPU, {first} / this",
+        f"connections/s, {first} / this",
+    ]
     rows = []
     for name in options.servers:
         of = [spread(ratios(rounds[first], rounds[name], figure)) for figure in ("us", "per_s")]
-        rows.append([name, *(median(rounds[name], figure) for figure in ("us", "per_s", "busy")), *(of if name != first else ["1", "1"])])
+        rows.append(
+            [
+                name,
+                *(median(rounds[name], figure) for figure in ("us", "per_s", "busy")),
+                *(of if name != first else ["1", "1"]),
+            ]
+        )
     record.say(table(heads, rows))
     record.say()
     record.say(f"Goals: at most {CPU_RATIO_GOAL} times the floor's processor time, and {PER_S_GOAL:,} connections/s.")

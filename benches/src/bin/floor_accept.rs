@@ -12,12 +12,12 @@ use uringcast_benches::{accept::serve, floor::Flags};
 struct Command {
     #[command(flatten)]
     flags: Flags,
-    /// Polls each new connection before it receives: what that costs beside receiving at once.
+    /// Looks for the request as soon as the connection is there, before it polls.
     #[arg(long)]
-    poll_first: bool,
+    receive_first: bool,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Command { flags, poll_first } = Command::parse();
-    serve(&flags, poll_first)
+    let Command { flags, receive_first } = Command::parse();
+    serve(&flags, receive_first)
 }

@@ -321,7 +321,7 @@ impl<I: Io> Shard<I> {
     /// # Errors
     /// Only what the ring cannot go on after.
     pub fn tick(&mut self, now: Now) -> Result<(), RingError> {
-        self.record_rounds(now);
+        self.record_rounds(now.ns);
         self.send_cost.tick(now.ns.saturating_sub(self.now.ns), self.topics.has_pending());
         self.now = now;
         if self.sleeping {
