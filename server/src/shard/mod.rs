@@ -146,6 +146,7 @@ pub struct Shard<I: Io> {
     sweeps: HashMap<u32, Sweep>,
     acks: Slab<publish::PendingAck>,
     own_queue: VecDeque<ConnectionId>,
+    spare: own::Spare,
     /// Receives put off: the shared buffers were all out.
     starved: Vec<ConnectionId>,
     parked: Vec<VecDeque<Mail>>,
@@ -236,6 +237,7 @@ impl<I: Io> Shard<I> {
             sweeps: HashMap::new(),
             acks: Slab::new(),
             own_queue: VecDeque::new(),
+            spare: own::Spare::default(),
             starved: Vec::new(),
             parked: (0..node.nodes()).map(|_| VecDeque::new()).collect(),
             addresses: addresses::Addresses::new(settings.connections_per_address_max),

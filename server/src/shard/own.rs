@@ -10,10 +10,50 @@ use uringcast_ring::{Io, Send, SendOutcome, error::RingError, pool::Frame};
 
 use super::{Shard, count, fanout::SENDS_PER_SLICE};
 use crate::{
-    conn::{Flags, Phase, Seat, outbox::Pending},
+    conn::{
+        Flags, Phase, Seat,
+        outbox::{Outbox, Pending},
+    },
     ids::ConnectionId,
     topics::log::{Boundary, VISIT_BYTES_MAX},
 };
+
+/// Memory of own output that is out, for what comes next: pings, pongs and answers allocate nothing.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    #[allow(clippy::vec_box, reason = "connections hold them as boxes")]
+    outboxes: Vec<Box<Outbox>>,
+    bytes: Vec<Vec<u8>>,
+}
+
+impl Spare {
+    /// As many as a slice sends are kept.
+    const PIECES_MAX: usize = SENDS_PER_SLICE;
+    /// Longer ones are given back: what is kept together stays below 256 KiB.
+    const BYTES_MAX: usize = 1 << 10;
+
+    fn outbox(&mut self) -> Box<Outbox> {
+        self.outboxes.pop().unwrap_or_default()
+    }
+
+    /// An empty one.
+    fn keep_outbox(&mut self, outbox: Box<Outbox>) {
+        if self.outboxes.len() < Self::PIECES_MAX {
+            self.outboxes.push(outbox);
+        }
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        self.bytes.pop().unwrap_or_default()
+    }
+
+    fn keep_bytes(&mut self, mut bytes: Vec<u8>) {
+        if self.bytes.len() < Self::PIECES_MAX && bytes.capacity() <= Self::BYTES_MAX {
+            bytes.clear();
+            self.bytes.push(bytes);
+        }
+    }
+}
 
 impl<I: Io> Shard<I> {
     /// Own output at the next boundary of the connection's stream.
@@ -50,7 +90,15 @@ impl<I: Io> Shard<I> {
     /// Own output right after the own output before it.
     pub(super) fn own_bytes(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.find_mut(id) else { return };
-        connection.outbox.get_or_insert_default().push_bytes(write);
+        let spare = &mut self.spare;
+        let outbox = connection.outbox.get_or_insert_with(|| spare.outbox());
+        if outbox.is_empty() {
+            let mut bytes = spare.bytes();
+            write(&mut bytes);
+            outbox.put_back(Pending::Bytes(bytes));
+        } else {
+            outbox.push_bytes(write);
+        }
         self.queue_own(id);
     }
 
@@ -172,8 +220,10 @@ impl<I: Io> Shard<I> {
                 count!(self.deliveries, lane.log.messages_between(at, to));
                 lane.log.advance(at, to, memory);
             }
-            if let Some(piece) = done {
-                self.forgive(piece);
+            match done {
+                Some(Pending::Bytes(bytes)) => self.spare.keep_bytes(bytes),
+                Some(piece) => self.forgive(piece),
+                None => {}
             }
         }
         match outcome {
@@ -188,7 +238,9 @@ impl<I: Io> Shard<I> {
         if connection.has_own() {
             self.queue_own(id);
         } else {
-            connection.outbox = None;
+            if let Some(outbox) = connection.outbox.take() {
+                self.spare.keep_outbox(outbox);
+            }
             self.own_done(id);
         }
     }
