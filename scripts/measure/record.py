@@ -58,7 +58,11 @@ def command():
 def machine():
     """What the figures depend on besides the code."""
     model = next(
-        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
         "?",
     )
     version = subprocess.run([BIN / "uringcast", "--version"], capture_output=True, text=True).stdout.strip()

@@ -10,50 +10,13 @@ use uringcast_ring::{Io, Send, SendOutcome, error::RingError, pool::Frame};
 
 use super::{Shard, count, fanout::SENDS_PER_SLICE};
 use crate::{
-    conn::{
-        Flags, Phase, Seat,
-        outbox::{Outbox, Pending},
-    },
+    conn::{Flags, Phase, Seat, outbox::Pending},
     ids::ConnectionId,
     topics::log::{Boundary, VISIT_BYTES_MAX},
 };
 
-/// Memory of own output that is out, for what comes next: pings, pongs and answers allocate nothing.
-#[derive(Debug, Default)]
-pub(super) struct Spare {
-    #[allow(clippy::vec_box, reason = "connections hold them as boxes")]
-    outboxes: Vec<Box<Outbox>>,
-    bytes: Vec<Vec<u8>>,
-}
-
-impl Spare {
-    /// As many as a slice sends are kept.
-    const PIECES_MAX: usize = SENDS_PER_SLICE;
-    /// Longer ones are given back: what is kept together stays below 256 KiB.
-    const BYTES_MAX: usize = 1 << 10;
-
-    fn outbox(&mut self) -> Box<Outbox> {
-        self.outboxes.pop().unwrap_or_default()
-    }
-
-    /// An empty one.
-    fn keep_outbox(&mut self, outbox: Box<Outbox>) {
-        if self.outboxes.len() < Self::PIECES_MAX {
-            self.outboxes.push(outbox);
-        }
-    }
-
-    fn bytes(&mut self) -> Vec<u8> {
-        self.bytes.pop().unwrap_or_default()
-    }
-
-    fn keep_bytes(&mut self, mut bytes: Vec<u8>) {
-        if self.bytes.len() < Self::PIECES_MAX && bytes.capacity() <= Self::BYTES_MAX {
-            bytes.clear();
-            self.bytes.push(bytes);
-        }
-    }
-}
+/// Outboxes kept for those who are to be sent something next: what a slice sends.
+const SPARE_OUTBOXES_MAX: usize = SENDS_PER_SLICE;
 
 impl<I: Io> Shard<I> {
     /// Own output at the next boundary of the connection's stream.
@@ -90,15 +53,9 @@ impl<I: Io> Shard<I> {
     /// Own output right after the own output before it.
     pub(super) fn own_bytes(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.find_mut(id) else { return };
-        let spare = &mut self.spare;
-        let outbox = connection.outbox.get_or_insert_with(|| spare.outbox());
-        if outbox.is_empty() {
-            let mut bytes = spare.bytes();
-            write(&mut bytes);
-            outbox.put_back(Pending::Bytes(bytes));
-        } else {
-            outbox.push_bytes(write);
-        }
+        let spares = &mut self.spare_outboxes;
+        let outbox = connection.outbox.get_or_insert_with(|| spares.pop().unwrap_or_default());
+        outbox.push_bytes(write);
         self.queue_own(id);
     }
 
@@ -221,7 +178,7 @@ impl<I: Io> Shard<I> {
                 lane.log.advance(at, to, memory);
             }
             match done {
-                Some(Pending::Bytes(bytes)) => self.spare.keep_bytes(bytes),
+                Some(Pending::Bytes(bytes)) => outbox.recycle(bytes),
                 Some(piece) => self.forgive(piece),
                 None => {}
             }
@@ -238,8 +195,9 @@ impl<I: Io> Shard<I> {
         if connection.has_own() {
             self.queue_own(id);
         } else {
-            if let Some(outbox) = connection.outbox.take() {
-                self.spare.keep_outbox(outbox);
+            let outbox = connection.outbox.take();
+            if self.spare_outboxes.len() < SPARE_OUTBOXES_MAX {
+                self.spare_outboxes.extend(outbox);
             }
             self.own_done(id);
         }
