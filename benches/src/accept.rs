@@ -101,13 +101,16 @@ impl Front {
                 AcceptFailure::System(errno) => return Err(format!("accept: {errno}").into()),
             },
             Completion::Readable { token, .. } => {
-                if self.of(token).generation == token.generation {
-                    self.receive(Slot(token.index));
+                self.of(token).polled = false;
+                // It is polled again behind what the receive brings.
+                self.receive(Slot(token.index));
+                if !self.of(token).receiving {
+                    self.go_on(token, false);
                 }
             }
-            Completion::PollEnded { token, readable } => {
+            Completion::PollEnded { token } => {
                 self.of(token).polled = false;
-                self.go_on(token, readable);
+                self.go_on(token, false);
             }
             Completion::Received { token, data, .. } => {
                 self.received(Slot(token.index), &data);
