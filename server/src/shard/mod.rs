@@ -147,6 +147,7 @@ pub struct Shard<I: Io> {
     acks: Slab<publish::PendingAck>,
     own_queue: VecDeque<ConnectionId>,
     /// Empty ones, with their memory.
+    #[allow(clippy::vec_box, reason = "connections hold them as boxes")]
     spare_outboxes: Vec<Box<Outbox>>,
     /// Receives put off: the shared buffers were all out.
     starved: Vec<ConnectionId>,
