@@ -133,6 +133,7 @@ pub(crate) fn run(
         rss_bytes_per_connection: footing
             .filter(|_| is_idle)
             .and_then(|footing| footing.per_connection(&end, opened)),
+        cpu_ns_per_connect: footing.and_then(|footing| footing.cpu_per_connect(&begin, opened)),
         ..between(&begin, &end, window_ns, messages)
     });
     let interrupted = run.interrupted;
@@ -206,8 +207,19 @@ pub(crate) struct Footing {
 impl Footing {
     /// What each more of them has added, bytes; `None` if they are too few to tell.
     pub(crate) fn per_connection(&self, end: &Reading, open: u64) -> Option<f64> {
+        let more = self.more(open)?;
+        Some((end.rss_bytes() as f64 - self.reading.rss_bytes() as f64) / more)
+    }
+
+    /// The processor time that opening each more of them took, ns; likewise.
+    fn cpu_per_connect(&self, opened: &Reading, open: u64) -> Option<f64> {
+        let more = self.more(open)?;
+        Some(opened.cpu_ns().saturating_sub(self.reading.cpu_ns()) as f64 / more)
+    }
+
+    fn more(&self, open: u64) -> Option<f64> {
         let more = open.checked_sub(self.open).filter(|&more| more >= FOOTING_CONNECTIONS)?;
-        Some((end.rss_bytes() as f64 - self.reading.rss_bytes() as f64) / more as f64)
+        Some(more as f64)
     }
 }
 

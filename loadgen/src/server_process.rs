@@ -1,4 +1,5 @@
-//! What the server under test uses: its processor time and memory, by its process id.
+//! What the server under test uses: its processor time and memory, by its process id, and those of the
+//! processes that it has begun.
 //!
 //! Knows: /proc/PID. Must not know: what the server is, or how loaded.
 
@@ -17,7 +18,7 @@ pub(crate) struct Reading {
     user_ns: u64,
     /// In the kernel, likewise.
     system_ns: u64,
-    /// Resident memory, bytes.
+    /// Resident memory, bytes; what processes share counts for each of them.
     rss_bytes: u64,
 }
 
@@ -25,6 +26,18 @@ impl Reading {
     /// Resident memory, bytes.
     pub(crate) fn rss_bytes(&self) -> u64 {
         self.rss_bytes
+    }
+
+    /// Processor time so far, ns.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.cpu_ns
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.cpu_ns += other.cpu_ns;
+        self.user_ns += other.user_ns;
+        self.system_ns += other.system_ns;
+        self.rss_bytes += other.rss_bytes;
     }
 }
 
@@ -40,22 +53,40 @@ pub(crate) struct ServerUsage {
     /// What each connection beyond the first 1,000 added to it, bytes; if there were
     /// enough, and nothing was published.
     pub(crate) rss_bytes_per_connection: Option<f64>,
+    /// Processor time that each connection beyond the first 1,000 took to be opened, ns; if there were
+    /// enough.
+    pub(crate) cpu_ns_per_connect: Option<f64>,
     /// Processor time per message received while measuring, ns.
     pub(crate) cpu_ns_per_delivery: f64,
     /// Processors busy, on average.
     pub(crate) cpus: f64,
 }
 
-/// Reads the process's present state.
+/// Reads the present state of the process and of its children, theirs included: some servers are one
+/// process for each processor.
 ///
 /// # Errors
 /// There is no such process, or it is not ours to read.
 pub(crate) fn read(pid: u32) -> io::Result<Reading> {
-    let mut reading = Reading::default();
+    let (mut reading, children) = read_alone(pid)?;
+    for child in children {
+        // One may end between listing and reading.
+        reading.add(&read(child).unwrap_or_default());
+    }
+    Ok(reading)
+}
+
+/// One process, and who its children are.
+fn read_alone(pid: u32) -> io::Result<(Reading, Vec<u32>)> {
+    let (mut reading, mut children) = (Reading::default(), Vec::new());
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
         // A thread may end between listing and reading.
-        let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let Ok(text) = std::fs::read_to_string(task.join("schedstat")) else { continue };
         reading.cpu_ns += field(&text, 0);
+        // Not in every kernel: without it only the first of several processes counts.
+        let text = std::fs::read_to_string(task.join("children")).unwrap_or_default();
+        children.extend(text.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
     }
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field, the name, may hold spaces: count from the parenthesis that ends it.
@@ -65,7 +96,7 @@ pub(crate) fn read(pid: u32) -> io::Result<Reading> {
     reading.system_ns = field(after_name, 12) * tick_ns;
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
     reading.rss_bytes = field(&statm, 1) * page_size() as u64;
-    Ok(reading)
+    Ok((reading, children))
 }
 
 /// What was used between two readings.
@@ -79,6 +110,7 @@ pub(crate) fn between(begin: &Reading, end: &Reading, wall_ns: u64, messages: u6
         user_share: user_ns as f64 / all_ns.max(1) as f64,
         rss_bytes: end.rss_bytes,
         rss_bytes_per_connection: None,
+        cpu_ns_per_connect: None,
         cpu_ns_per_delivery: cpu_ns as f64 / messages.max(1) as f64,
         cpus: cpu_ns as f64 / wall_ns.max(1) as f64,
     }
@@ -104,5 +136,23 @@ mod tests {
         let usage = between(&begin, &end, 30_000_000, 1000);
         assert!(usage.cpu_ns_per_delivery >= 30_000.0, "{usage:?} {sum}");
         assert!(read(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn children_count_with_it() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "sleep 1 & wait"])
+            .spawn()
+            .expect("a shell");
+        let (alone, all) = loop {
+            let (reading, children) = read_alone(shell.id()).expect("our child");
+            if !children.is_empty() {
+                break (reading.rss_bytes, read(shell.id()).expect("our child").rss_bytes);
+            }
+            std::thread::yield_now();
+        };
+        shell.kill().expect("still there");
+        shell.wait().expect("our child");
+        assert!(alone > 0 && all > alone, "{all} with children, {alone} without");
     }
 }

@@ -4,9 +4,12 @@ Knows: command lines, ports, processes. Must not know: what load they get, or wh
 """
 
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,13 +25,14 @@ STOP_S = 15
 
 @dataclass(frozen=True)
 class Place:
-    """Where one server shall run: its ports, its processors, and how many threads it may have."""
+    """Where one server shall run: its ports, its processors, how many threads it may have, and a folder of its own."""
 
     data: int
     publish: int
     admin: int
     cpus: tuple[int, ...]
     threads: int = 1
+    folder: Path = Path()
 
     @property
     def cpu_list(self):
@@ -39,8 +43,9 @@ class Place:
 class Kind:
     """One sort of server: its command at a place, and where subscribers and publishers go.
 
-    `loadgen` are further flags that its protocol needs. `publish_port` says which of a place's ports
-    publishers use: servers of one port take both there.
+    `loadgen` are further flags that its protocol needs, `publishing` those for who publishes. `publish_port`
+    says which of a place's ports publishers use: servers of one port take both there. `config` is what stands in
+    the file `config` of its folder. `threads_max` is how many threads it can have and still reach everybody.
     """
 
     name: str
@@ -49,6 +54,9 @@ class Kind:
     publish_path: str = "/publish/bench"
     publish_port: str = "data"
     loadgen: tuple[str, ...] = ()
+    publishing: tuple[str, ...] = ()
+    config: Callable[[Place], str] | None = None
+    threads_max: int = 64
     environment: dict = field(default_factory=dict)
     needs: tuple[Path, ...] = ()
 
@@ -106,33 +114,47 @@ def free_ports(count):
     return ports
 
 
+def raise_descriptors():
+    """As many open files as this process may have: for it and what it starts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 class Running:
     """A server that runs; a context that stops it, and all its children, at its end."""
 
     def __init__(self, kind, cpus=(0,), threads=1):
         self.kind = kind
-        self.place = Place(*free_ports(3), tuple(cpus), threads)
-        # A session of its own: what it forks is stopped and counted with it.
-        self.process = subprocess.Popen(
-            [str(word) for word in kind.command(self.place)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, **kind.environment},
-        )
+        self.place = Place(*free_ports(3), tuple(cpus), threads, Path(tempfile.mkdtemp(prefix="measured-")))
+        if kind.config:
+            (self.place.folder / "config").write_text(kind.config(self.place))
+        self.log = self.place.folder / "log"
+        with self.log.open("w") as log:
+            # A session of its own: what it forks is stopped with it.
+            self.process = subprocess.Popen(
+                [str(word) for word in kind.command(self.place)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **kind.environment},
+            )
 
     def __enter__(self):
         try:
             deadline = time.monotonic() + START_S
             while not listens(self.place.data):
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{self.kind.name} did not start: {self.process.args}")
+                    raise RuntimeError(f"{self.kind.name} did not start: {self.said() or self.process.args}")
                 time.sleep(0.05)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def said(self):
+        """Its last line."""
+        return (self.log.read_text(errors="replace").strip().splitlines() or [""])[-1]
 
     def __exit__(self, *_):
         if self.process.poll() is None:
@@ -142,6 +164,7 @@ class Running:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        shutil.rmtree(self.place.folder, ignore_errors=True)
 
     @property
     def pid(self):

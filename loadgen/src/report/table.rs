@@ -234,6 +234,10 @@ fn cost(out: &mut String, report: &Report) {
             Some(each) => writeln!(out, ", {each:.0} B more with each connection"),
             None => writeln!(out),
         };
+        if let Some(each) = server.cpu_ns_per_connect {
+            let _ =
+                writeln!(out, "server        {each:.0} ns of processor time to open a connection");
+        }
     }
     for usage in &report.threads {
         let what = if usage.publishes { "publishing" } else { "receiving" };
