@@ -27,8 +27,8 @@ pub struct NullServer {
     shard: Shard<NullRing>,
     /// The control thread's end of the mesh, read so that it does not fill up.
     control: Node<Mail>,
-    /// Time stands still: nobody is pinged, nothing is late, and what is sent does not depend on how
-    /// long it took.
+    /// Time stands still unless it is told to [`Self::pass`]: nobody is pinged, nothing is late, and what
+    /// is sent does not depend on how long it took.
     now: Now,
     /// Slots are given out in order and never again.
     slot_next: u32,
@@ -63,6 +63,11 @@ impl NullServer {
         self.connect(PUBLISH_LISTENER, path)
     }
 
+    /// A client connects to the data port. Returns whom [`Self::receive`] is to name.
+    pub fn client(&mut self, path: &str) -> Token {
+        self.connect(DATA_LISTENER, path)
+    }
+
     fn connect(&mut self, listener: ListenerId, path: &str) -> Token {
         let slot = Slot(self.slot_next);
         self.slot_next += 1;
@@ -84,6 +89,12 @@ impl NullServer {
     /// A publisher's bytes have come.
     pub fn receive(&mut self, token: Token, data: Vec<u8>) {
         self.shard.complete(Completion::Received { token, data, armed: true }, self.now);
+    }
+
+    /// Time goes on; what is due is done in the next tick.
+    pub fn pass(&mut self, by: Duration) {
+        self.now.ns += by.as_nanos() as u64;
+        self.now.utc_us += by.as_micros() as u64;
     }
 
     /// What the reactor does between two waits: at most one slice of sends.

@@ -1,5 +1,5 @@
-//! Both floors, as the load generator sees them: what is published arrives at every subscriber, once
-//! and in order, also at one that does not read for a while.
+//! The floors, as the load generator sees them: what is published arrives at every subscriber, once
+//! and in order, also at one that does not read for a while; and who connects is answered.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -59,6 +59,31 @@ fn delivers(program: &str) {
         assert_eq!(client.receive(), (Opcode::Binary, b"last".to_vec()));
     }
     publisher.close();
+}
+
+#[test]
+fn accept_answers_and_holds() {
+    let server = Server::start(env!("CARGO_BIN_EXE_floor_accept"));
+    // One that sends no key, and one whose request comes in pieces.
+    let mut keyless = server.connect();
+    keyless.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    assert_eq!(keyless.read(&mut [0; 1]).expect("closed"), 0);
+    let mut slow = server.connect();
+    slow.write_all(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: AAAA").expect("sent");
+    // Slots are given out again: more than there are at once.
+    for _ in 0..3 {
+        let mut clients: Vec<Client> = (0..40).map(|_| server.client("/ws")).collect();
+        for client in &mut clients {
+            client.send(Opcode::Ping, b"still there?");
+            assert_eq!(client.receive(), (Opcode::Pong, b"still there?".to_vec()));
+            client.close();
+            assert_eq!(client.stream.read(&mut [0; 1]).expect("closed"), 0);
+        }
+    }
+    slow.write_all(b"AAAAAAAAAAAAAAAAAA==\r\n\r\n").expect("sent");
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).expect("answered");
+    assert_eq!(&answer, b"HTTP/1.1 101");
 }
 
 #[test]

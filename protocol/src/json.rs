@@ -11,8 +11,19 @@ use serde_json::value::RawValue;
 
 /// Whether these bytes are one JSON value, white space around it allowed.
 pub fn is_json(payload: &[u8]) -> bool {
-    // Unlike `IgnoredAny`, a raw value has its UTF-8 checked as well.
-    serde_json::from_slice::<&RawValue>(payload).is_ok()
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    let Some(at) = payload.iter().position(|byte| !is_space(byte)) else { return false };
+    match payload[at] {
+        // Unlike `IgnoredAny`, a raw value has its UTF-8 checked as well.
+        b'"' | b'-' | b'0'..=b'9' | b'[' | b'{' => {
+            serde_json::from_slice::<&RawValue>(payload).is_ok()
+        }
+        // Text is told by how it begins, without serde_json's error, which allocates.
+        _ => {
+            let end = payload.iter().rposition(|byte| !is_space(byte)).map_or(at, |last| last + 1);
+            matches!(&payload[at..end], b"false" | b"null" | b"true")
+        }
+    }
 }
 
 /// The same of bytes that are known to be UTF-8, such as a text message's.
@@ -109,10 +120,22 @@ mod tests {
 
     #[test]
     fn what_is_json() {
-        for good in ["1", " {\"a\": [1, 2]} \n", "null", "\"é\"", "-0.5e3"] {
+        for good in ["1", " {\"a\": [1, 2]} \n", "null", " true\r\n", "\"é\"", "-0.5e3"] {
             assert!(is_json(good.as_bytes()), "{good}");
         }
-        for bad in [&b""[..], b"{", b"1 2", b"nul", b"\"\xff\"", b"{\"a\":\"\xc3\"}", b"01"] {
+        for bad in [
+            &b""[..],
+            b"{",
+            b"1 2",
+            b" \n",
+            b"nul",
+            b"true x",
+            b"x",
+            b"\x0cnull",
+            b"\"\xff\"",
+            b"{\"a\":\"\xc3\"}",
+            b"01",
+        ] {
             assert!(!is_json(bad), "{bad:?}");
         }
         // Nested as deep as a message is long: no stack is used for it.

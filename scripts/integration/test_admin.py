@@ -225,6 +225,9 @@ METRICS = [
     "process_lane_log_bytes",
     "log_lines_dropped_total",
     "tick_cpu_seconds",
+    "tick_cpu_longest_seconds",
+    "tick_wall_seconds",
+    "tick_wall_longest_seconds",
     "publish_to_last_send_seconds",
     "rotation_seconds",
 ]
@@ -274,6 +277,25 @@ def test_metrics_are_right_after_known_traffic(start):
     assert metrics.sum("closed_total") == subscribers
     assert metrics.sum("subscribers") == metrics.sum("lanes") == 0
     assert metrics.sum("lane_log_bytes") == 0
+
+
+def test_ticks_are_timed(start):
+    server = start(reactors=1)
+    client = Json(server.ws("/ws"))
+    client.subscribe("timed.a")
+    begun = server.metrics()
+    for _ in range(200):
+        server.publish_now("timed.a", b"x" * 100)
+        client.receive()
+    metrics = server.metrics()
+    for clock in ("cpu", "wall"):
+        ticks = metrics.sum(f"tick_{clock}_seconds_count") - begun.sum(f"tick_{clock}_seconds_count")
+        assert ticks >= 10, f"{clock}: two hundred publications, one after the other's delivery"
+        longest = metrics.sum(f"tick_{clock}_longest_seconds")
+        assert 0 < longest <= metrics.sum(f"tick_{clock}_seconds_sum")
+    # All of the thread's time is in it, how it is cut does not matter.
+    assert metrics.sum("tick_cpu_seconds_sum") <= metrics.sum("process_cpu_seconds_total") + 0.02
+    client.close()
 
 
 def test_the_page_is_whole_in_itself(server):

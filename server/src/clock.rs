@@ -1,4 +1,4 @@
-//! The only reading of the clocks; once per tick.
+//! The only reading of the clocks; at the beginning of a tick and at its end.
 //!
 //! Knows: the clocks. Must not know: who asks.
 
@@ -18,7 +18,12 @@ pub fn now() -> Now {
     Now { ns: read(ClockId::Monotonic), utc_us: read(ClockId::Realtime) / 1_000 }
 }
 
-/// CPU time of the calling thread, ns.
+/// Monotonic time alone, ns.
+pub fn monotonic_ns() -> u64 {
+    read(ClockId::Monotonic)
+}
+
+/// CPU time of the calling thread, ns. A system call, where the others are none.
 pub fn thread_cpu_ns() -> u64 {
     read(ClockId::ThreadCPUTime)
 }

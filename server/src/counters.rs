@@ -38,7 +38,7 @@ impl Counter {
 
 /// Upper bounds of the time histograms' buckets, µs; one more bucket holds what is above.
 pub const TIME_BUCKETS_US: [u64; 16] = [
-    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
     1_000_000, 10_000_000,
 ];
 
@@ -100,8 +100,10 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct Counters {
             $(#[doc = $help] pub $field: Counter,)*
-            /// CPU time of a tick that did something.
+            /// CPU time of a tick that did something, short ones together.
             pub tick_cpu: TimeHistogram,
+            /// Time on the wall of a tick that did something, what it slept left out.
+            pub tick_wall: TimeHistogram,
             /// From a publication's appending to the last subscriber's send, per lane and rotation.
             pub publish_to_last_send: TimeHistogram,
             /// One round of visits to all subscribers of a lane.
@@ -118,9 +120,10 @@ macro_rules! counters {
             }
 
             /// The time histograms: name, help, histogram.
-            pub fn histograms(&self) -> [(&'static str, &'static str, &TimeHistogram); 3] {
+            pub fn histograms(&self) -> [(&'static str, &'static str, &TimeHistogram); 4] {
                 [
-                    ("uringcast_tick_cpu_seconds", "Thread CPU time of a reactor tick that did something.", &self.tick_cpu),
+                    ("uringcast_tick_cpu_seconds", "Thread CPU time of a reactor tick that did something; ticks that are over within a quarter of a millisecond count as one.", &self.tick_cpu),
+                    ("uringcast_tick_wall_seconds", "Wall time of a reactor tick that did something, without what it slept.", &self.tick_wall),
                     ("uringcast_publish_to_last_send_seconds", "Time from appending a publication to a lane to its last subscriber's send.", &self.publish_to_last_send),
                     ("uringcast_rotation_seconds", "Time of one round of visits to all subscribers of a lane.", &self.rotation),
                 ]

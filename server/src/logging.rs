@@ -4,9 +4,9 @@
 //! logged. Between whoever logs and the writing thread stands a bounded queue; when it is full, a
 //! line is dropped and counted, so that a stuck pipe costs lines and not latency.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -50,11 +50,7 @@ impl DroppedLines {
 /// The filter is not one, or logging was started before.
 pub fn start(format: LogFormat, filter: &str) -> Result<Logging, LoggingError> {
     let filter = EnvFilter::builder().parse(filter).map_err(|_| LoggingError::Filter)?;
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LINES_MAX)
-        .thread_name("log")
-        .finish(io::stderr());
+    let (writer, guard) = lossy(io::stderr());
     let dropped = DroppedLines(writer.error_counter());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
@@ -63,6 +59,15 @@ pub fn start(format: LogFormat, filter: &str) -> Result<Logging, LoggingError> {
     }
     .map_err(|_| LoggingError::Twice)?;
     Ok(Logging { dropped, _writer: guard })
+}
+
+/// A bounded queue to this sink, and the thread that empties it.
+fn lossy(sink: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES_MAX)
+        .thread_name("log")
+        .finish(sink)
 }
 
 /// Whether this is a level or a filter.
@@ -99,7 +104,46 @@ const LINES_MAX: usize = 8_192;
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
     use super::*;
+
+    /// A pipe that nobody reads.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Until the test lets go.
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_stuck_costs_lines_and_nobody_waits() {
+        let (release, stuck) = mpsc::channel();
+        let (writer, guard) = lossy(Stuck(stuck));
+        let dropped = DroppedLines(writer.error_counter());
+        let (done, told) = mpsc::channel();
+        let logging = thread::spawn(move || {
+            tracing::subscriber::with_default(
+                tracing_subscriber::fmt().with_writer(writer).finish(),
+                || (0..2 * LINES_MAX).for_each(|n| tracing::warn!(n, "nobody reads this")),
+            );
+            let _ = done.send(());
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(()), "it did not wait");
+        // One line is in the sink's hands.
+        let kept = LINES_MAX as u64 + 1;
+        assert!(dropped.count() >= 2 * LINES_MAX as u64 - kept, "{}", dropped.count());
+        drop(release);
+        logging.join().expect("it has ended");
+        drop(guard);
+    }
 
     #[test]
     fn filters() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use uringcast_ring::{Io, error::RingError};
 
-use crate::{clock, shard::Shard, shared::Shared};
+use crate::{clock, counters::Counters, shard::Shard, shared::Shared};
 
 /// Runs a shard on the calling thread until it has ended.
 ///
@@ -17,35 +17,61 @@ pub fn run<I: Io>(
     shared: &Arc<Shared>,
     index: usize,
 ) -> Result<(), RingError> {
-    let counters = &shared.counters[index];
     let mut completions = Vec::new();
-    let mut cpu_ns = clock::thread_cpu_ns();
-    let (mut measured_ns, mut to_measure) = (0, false);
+    let mut lengths = Lengths::new();
     while !shard.has_ended() {
         let timeout = shard.timeout();
+        let polls = timeout.is_some_and(|timeout| timeout.is_zero());
         shard.io_mut().wait(timeout, &mut completions)?;
         let now = clock::now();
-        // A tick's length is the thread's CPU time from after one `wait` to after the next: what the
-        // kernel did in there is part of it, sleeping is not. That clock is a system call, a twentieth
-        // of a tick that brings one message: ticks that follow each other at once are measured as one.
-        if to_measure && now.ns >= measured_ns + MEASURED_TOGETHER_NS {
-            (measured_ns, to_measure) = (now.ns, false);
-            let before = std::mem::replace(&mut cpu_ns, clock::thread_cpu_ns());
-            counters.tick_cpu.record_ns(cpu_ns - before);
-        }
-        to_measure |= !completions.is_empty() || timeout.is_some_and(|timeout| timeout.is_zero());
+        let busy = polls || !completions.is_empty();
         for completion in completions.drain(..) {
             shard.complete(completion, now);
             shard.relieve()?;
         }
         shard.tick(now)?;
+        let end_ns = clock::monotonic_ns();
         if shard.has_rounds() {
-            shard.record_rounds(clock::now());
+            shard.record_rounds(end_ns);
         }
+        lengths.tick(&shared.counters[index], (!polls).then_some(now.ns), end_ns, busy);
     }
     Ok(())
 }
 
-/// Ticks that begin within so long of each other have their CPU time measured together. A long one is
-/// never hidden by that, only made longer by so much at most.
-const MEASURED_TOGETHER_NS: u64 = 100_000;
+/// How long ticks are, on the wall and in the thread's CPU time; what the kernel does for a tick in
+/// `wait` is part of it, sleeping is not.
+struct Lengths {
+    /// The last tick ended then.
+    end_ns: u64,
+    /// The CPU clock was read last then, and said so.
+    read_ns: u64,
+    cpu_ns: u64,
+}
+
+impl Lengths {
+    fn new() -> Self {
+        let now_ns = clock::monotonic_ns();
+        Self { end_ns: now_ns, read_ns: now_ns, cpu_ns: clock::thread_cpu_ns() }
+    }
+
+    /// A tick ended. `woken_ns`: it may have slept until then.
+    fn tick(&mut self, counters: &Counters, woken_ns: Option<u64>, end_ns: u64, busy: bool) {
+        let begun_ns = woken_ns.unwrap_or(self.end_ns);
+        self.end_ns = end_ns;
+        if !busy {
+            return;
+        }
+        counters.tick_wall.record_ns(end_ns.saturating_sub(begun_ns));
+        // That clock is a system call. A tick takes no more CPU time than time on the wall, so no long
+        // one escapes; short ones count together, and a long one with the short ones just before it.
+        if end_ns.saturating_sub(self.read_ns) >= CPU_READ_NS {
+            let before_ns = std::mem::replace(&mut self.cpu_ns, clock::thread_cpu_ns());
+            self.read_ns = end_ns;
+            counters.tick_cpu.record_ns(self.cpu_ns - before_ns);
+        }
+    }
+}
+
+/// The CPU clock is read when so long has passed since it was last.
+const CPU_READ_NS: u64 = 250_000;

@@ -340,7 +340,7 @@ mod tests {
     fn histograms_are_cumulative_in_seconds() {
         let text = text();
         for line in [
-            "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"0.000025\"} 0",
+            "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"0.00002\"} 0",
             "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"0.00005\"} 1",
             "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"10\"} 1",
             "uringcast_tick_cpu_seconds_bucket{shard=\"1\",le=\"+Inf\"} 2",

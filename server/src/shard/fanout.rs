@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use uringcast_ring::{Io, Send, SendOutcome, error::RingError};
 
 use super::{Shard, count};
-use crate::{clock::Now, ids::LaneId};
+use crate::ids::LaneId;
 
 /// Sends in one slice at most: between slices everything else has its turn.
 pub(super) const SENDS_PER_SLICE: usize = 256;
@@ -157,10 +157,10 @@ impl<I: Io> Shard<I> {
         !self.rounds.is_empty()
     }
 
-    /// Counts the rounds that the last tick completed. `now` is after its sends: the tick's own time
+    /// Counts the rounds that the last tick completed. `now_ns` is after its sends: the tick's own time
     /// is from before them, and a round that fits into one tick would seem to take none.
-    pub fn record_rounds(&mut self, now: Now) {
-        let since_ns = now.ns.saturating_sub(self.now.ns);
+    pub fn record_rounds(&mut self, now_ns: u64) {
+        let since_ns = now_ns.saturating_sub(self.now.ns);
         let late_ns = self.late_ns();
         let counters = &self.shared.counters[self.index];
         for round in self.rounds.drain(..) {

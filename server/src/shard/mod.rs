@@ -147,6 +147,7 @@ pub struct Shard<I: Io> {
     acks: Slab<publish::PendingAck>,
     own_queue: VecDeque<ConnectionId>,
     /// Empty ones, with their memory.
+    #[allow(clippy::vec_box, reason = "connections hold them as boxes")]
     spare_outboxes: Vec<Box<Outbox>>,
     /// Receives put off: the shared buffers were all out.
     starved: Vec<ConnectionId>,
@@ -324,7 +325,7 @@ impl<I: Io> Shard<I> {
     /// # Errors
     /// Only what the ring cannot go on after.
     pub fn tick(&mut self, now: Now) -> Result<(), RingError> {
-        self.record_rounds(now);
+        self.record_rounds(now.ns);
         self.send_cost.tick(now.ns.saturating_sub(self.now.ns), self.topics.has_pending());
         self.now = now;
         if self.sleeping {
