@@ -88,6 +88,9 @@ const HEADINGS: [(&str, &[&str]); 4] = [
             "acks",
             "binary",
             "books",
+            "burst",
+            "change-rate",
+            "changing",
             "count",
             "duration",
             "find-max",
@@ -116,6 +119,7 @@ const HEADINGS: [(&str, &[&str]); 4] = [
             "format",
             "interest",
             "kernel-tier",
+            "lists",
             "publish-url",
             "receive-buffer",
             "resume",
@@ -130,13 +134,14 @@ const HEADINGS: [(&str, &[&str]); 4] = [
             "threads",
             "topics",
             "url",
+            "watch",
         ],
     ),
     ("Checks", &["delta", "drain", "grace", "silence", "value"]),
     ("Output", &["hgrm", "html", "json", "metrics", "pid", "quiet"]),
 ];
 
-const MOST_USED: [&str; 17] = [
+const MOST_USED: [&str; 19] = [
     "acks",
     "connections",
     "count",
@@ -153,7 +158,9 @@ const MOST_USED: [&str; 17] = [
     "size",
     "speed",
     "subscribers",
+    "topics",
     "url",
+    "watch",
 ];
 
 const EXAMPLES: &str = "\
