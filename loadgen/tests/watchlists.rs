@@ -107,14 +107,10 @@ fn losses_of_topics_that_change_are_found() {
     // One in nine of what came; the last one before an unsubscribe is not known to be missing.
     let messages = report["deliveries"]["messages"].as_u64().expect("a number");
     assert!((messages / 9 - 45..=messages / 9 + 1).contains(&lost), "{lost} of {messages}");
-    for (name, faults, wrong) in [
-        ("changes-double", Faults { double_every: 10, ..Faults::default() }, 1),
-        ("changes-reorder", Faults { reorder_every: 10, ..Faults::default() }, 2),
-    ] {
-        let (report, output) = watchlists(name, faults, &CHANGING);
-        assert_eq!(output.status.code(), Some(1), "{name}");
-        assert!(faults_of(&report)[wrong] > 20, "{name}: {report:#}");
-    }
+    let faults = Faults { double_every: 10, ..Faults::default() };
+    let (report, output) = watchlists("changes-double", faults, &CHANGING);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(faults_of(&report)[1] > 100, "{report:#}");
 }
 
 #[test]
@@ -156,7 +152,7 @@ fn bursts_come_together_and_are_lost_like_others() {
 #[test]
 fn what_does_not_fit_together_is_named() {
     for (words, named) in [
-        (&["--watch", "101"][..], "--watch: 101"),
+        (&["--watch", "101"][..], "at most --topics, 100"),
         (&["--watch", "2"], "--format json"),
         (&["--changing", "1"], "--format json"),
         (&["--format", "json", "--changing", "2"], "at most --watch, 1"),

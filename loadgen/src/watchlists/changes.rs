@@ -382,12 +382,13 @@ mod tests {
         shared.set_published(stream, 8);
         assert!(answer(&mut changes, &ledger, "subscribed", stream));
         assert_eq!(ledger.faults, Faults { foreign: 2, ..Faults::default() });
-        // 7 was on its way; 8 and 9 are missing, and 11 at the end.
-        for number in [7, 10, 10] {
+        // 7 was on its way; 8 and 9 are missing, of which one comes too late, and 11 at the end.
+        for number in [7, 10, 10, 9] {
             changes.observe(&mut ledger, 0, stream, number);
         }
         changes.settle(&mut ledger, 0, |of| if of == stream { 12 } else { 0 });
-        let faults = Faults { foreign: 2, lost: 3, duplicated: 1, ..Faults::default() };
+        let faults =
+            Faults { foreign: 2, lost: 3, duplicated: 1, reordered: 1, ..Faults::default() };
         assert_eq!(ledger.faults, faults);
     }
 
