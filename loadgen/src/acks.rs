@@ -69,12 +69,18 @@ const ACCEPTED: &[u8] = b"{\"op\":\"published\"";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::burst::Burst;
     use crate::rate::Rate;
 
     #[test]
     fn answers_are_matched_to_publications_by_their_order() {
-        let schedule =
-            Schedule { rate: Rate::constant(1000.0), count: None, publishers: 1, publisher: 0 };
+        let schedule = Schedule {
+            rate: Rate::constant(1000.0),
+            burst: Burst::NONE,
+            count: None,
+            publishers: 1,
+            publisher: 0,
+        };
         let mut acks = Acks::new([schedule].into_iter());
         acks.start_ns = 1_000_000;
         acks.window_ns = 2_000_000..u64::MAX;

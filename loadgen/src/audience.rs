@@ -7,8 +7,9 @@ use uringcast_protocol::topic_name::Pattern;
 use crate::crew::evenly;
 use crate::failure::Failure;
 use crate::flags::{AudienceFlags, Format};
+use crate::interest::Interest;
 use crate::plan::{ClientPlan, Group, Role};
-use crate::verify::{Interest, StreamKind, Streams};
+use crate::verify::{StreamKind, Streams};
 
 /// Subscribers in equal parts, ready for a crew.
 pub(crate) struct Audience {

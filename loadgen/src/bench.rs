@@ -13,11 +13,12 @@ use crate::client::{Client, State};
 use crate::clock::now_ns;
 use crate::driver::{Discarded, Means, Ring, Sizes, SocketId};
 use crate::inflate::Inflater;
+use crate::interest::Interest;
 use crate::judge::{Identify, Judge};
 use crate::plan::Role;
 use crate::spread::Spread;
 use crate::stamp::{DIGITS_OFFSET, Finder, Stamp, template};
-use crate::verify::{Interest, Ledger, StreamKind, Streams};
+use crate::verify::{Ledger, StreamKind, Streams};
 use crate::worker::{RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, feed};
 
 /// Frames of `count` stamped messages of `payload_bytes` each, numbered on from `first`, as a

@@ -12,6 +12,7 @@ use crate::dial;
 use crate::driver::{Means, Sources, file_limit_raise};
 use crate::failure::Failure;
 use crate::flags::{KernelTier, RunFlags};
+use crate::interest::Interest;
 use crate::judge::{Identify, Judge};
 use crate::plan::{ClientPlan, Group, WorkerPlan, share};
 use crate::ready::Ready;
@@ -22,8 +23,9 @@ use crate::shared::Shared;
 use crate::source::Source;
 use crate::spread::Spread;
 use crate::steps::Steps;
-use crate::verify::{Interest, Ledger, Streams};
+use crate::verify::{Ledger, Streams};
 use crate::watch::Watch;
+use crate::watchlists::{Changes, ChangesPlan};
 
 /// Everything that a command decides.
 pub(crate) struct Crew<'a> {
@@ -53,6 +55,8 @@ pub(crate) struct Crew<'a> {
     pub(crate) steps: Option<Steps>,
     /// The server answers publications.
     pub(crate) acks: Option<Acks>,
+    /// Subscribers change what they watch.
+    pub(crate) changes: Option<ChangesPlan>,
 }
 
 impl<'a> Crew<'a> {
@@ -74,6 +78,7 @@ impl<'a> Crew<'a> {
             server_buffer_bytes: 0,
             steps: None,
             acks: None,
+            changes: None,
         }
     }
 
@@ -98,13 +103,15 @@ impl<'a> Crew<'a> {
         let streams = Arc::new(self.streams);
         let interests: Arc<[Interest]> = Arc::from(self.interests);
         let origin = origin(&self.flags.source, &self.groups);
+        let groups: Arc<[Group]> = Arc::from(self.groups);
         let replies = self.flags.dial.replies();
+        let subscribers = self.clients.iter().filter(|client| client.is_steady()).count() as u64;
         let mut sources = Some(sources(&shared));
         let (mut number_first, mut cells) = (0, 0);
         let mut jobs = Vec::with_capacity(threads);
         for (thread, clients) in shares.into_iter().enumerate() {
             let interest_of = clients.iter().map(|client| {
-                client.is_checked().then(|| self.groups[usize::from(client.group)].interest)?
+                client.is_checked().then(|| groups[usize::from(client.group)].interest)?
             });
             let ledger = Ledger::new(Arc::clone(&streams), Arc::clone(&interests), interest_of);
             let mut judge = Judge::new(ledger, identify(), self.payload_bytes, self.spread.clone());
@@ -113,6 +120,9 @@ impl<'a> Crew<'a> {
             judge.acks = self.acks.clone().filter(|_| thread == 0).map(Box::new);
             if let Some(books) = &self.books {
                 judge.follower = Some(Box::new(Follower::new(books, &judge.ledger, &clients)));
+            }
+            if let Some(plan) = &self.changes {
+                judge.changes = Changes::new(plan, &clients, subscribers, &shared).map(Box::new);
             }
             let ready = self.flags.dial.ready.as_ref();
             judge.ready = ready.map(|word| Ready::new(word, clients.len()));
@@ -126,7 +136,7 @@ impl<'a> Crew<'a> {
             let plan = WorkerPlan {
                 thread,
                 cpu: cpu(&self.flags.cpus, thread, threads),
-                groups: self.groups.clone(),
+                groups: Arc::clone(&groups),
                 clients,
                 number_first,
                 connects_per_s: self.flags.connect_rate.div_ceil(threads as u32),

@@ -12,6 +12,7 @@ use crate::dial;
 use crate::failure::Failure;
 use crate::find_max::find;
 use crate::flags::FanoutFlags;
+use crate::interest::Interest;
 use crate::judge::Identify;
 use crate::plan::{ClientPlan, Group, Role, Schedule};
 use crate::post;
@@ -22,7 +23,7 @@ use crate::source::{Pace, Source};
 use crate::spread::Spread;
 use crate::stamp::Finder;
 use crate::steps::Steps;
-use crate::verify::{Interest, StreamKind, Streams};
+use crate::verify::{StreamKind, Streams};
 
 /// Runs it.
 ///
@@ -71,7 +72,7 @@ fn once(flags: &FanoutFlags) -> Result<Report, Failure> {
     };
     let publish =
         dial::publishing(flags.publish_url.group(None), &flags.publisher, &flags.run.dial);
-    let schedule = Schedule { rate, count: None, publishers: u64::from(publishers), publisher: 0 };
+    let schedule = Schedule { burst: flags.burst, ..Schedule::new(rate, publishers) };
     let timing = Timing {
         warmup: flags.warmup,
         duration: Some(duration),

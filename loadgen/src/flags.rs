@@ -10,6 +10,7 @@ mod scenario;
 mod search;
 mod seeing;
 mod selftest;
+mod watchlists;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ pub(crate) use self::scenario::ScenarioFlags;
 pub(crate) use self::search::SearchFlags;
 pub(crate) use self::seeing::{CompareFlags, SeeingFlags};
 pub(crate) use self::selftest::SelftestFlags;
+pub(crate) use self::watchlists::WatchlistsFlags;
+use crate::burst::Burst;
 use crate::rate::Rate;
 use crate::targets::Target;
 
@@ -58,6 +61,9 @@ pub(crate) enum Command {
     Schema,
     /// Publish made-up market data: the same seed gives the same ticks
     Synth(SynthFlags),
+    /// Many topics, each subscriber with a watchlist of its own or a shared one, some changing all the
+    /// time
+    Watchlists(WatchlistsFlags),
 }
 
 /// What all commands share.
@@ -133,6 +139,16 @@ pub(crate) struct FanoutFlags {
     /// rate to another, as in 100..5000/60s
     #[arg(long, default_value = "10", value_name = "PER_S")]
     pub(crate) rate: Rate,
+    /// So many publications at once, every N/rate seconds, or within a time as in 50/1ms; default: evenly
+    /// spaced
+    #[arg(
+        long,
+        default_value = "1",
+        hide_default_value = true,
+        value_name = "N[/TIME]",
+        conflicts_with = "outstanding"
+    )]
+    pub(crate) burst: Burst,
     /// Closed loop instead: publish when fewer than N publications are not yet with every subscriber
     #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) outstanding: Option<u64>,

@@ -88,6 +88,9 @@ const HEADINGS: [(&str, &[&str]); 4] = [
             "acks",
             "binary",
             "books",
+            "burst",
+            "change-rate",
+            "changing",
             "count",
             "duration",
             "find-max",
@@ -116,6 +119,7 @@ const HEADINGS: [(&str, &[&str]); 4] = [
             "format",
             "interest",
             "kernel-tier",
+            "lists",
             "publish-url",
             "receive-buffer",
             "resume",
@@ -130,13 +134,14 @@ const HEADINGS: [(&str, &[&str]); 4] = [
             "threads",
             "topics",
             "url",
+            "watch",
         ],
     ),
     ("Checks", &["delta", "drain", "grace", "silence", "value"]),
     ("Output", &["hgrm", "html", "json", "metrics", "pid", "quiet"]),
 ];
 
-const MOST_USED: [&str; 17] = [
+const MOST_USED: [&str; 19] = [
     "acks",
     "connections",
     "count",
@@ -153,7 +158,9 @@ const MOST_USED: [&str; 17] = [
     "size",
     "speed",
     "subscribers",
+    "topics",
     "url",
+    "watch",
 ];
 
 const EXAMPLES: &str = "\
@@ -168,7 +175,7 @@ Examples:
 Exit codes: 0 nothing lost or wrong, of an interrupted run as well; 1 something lost, or failed, or
 interrupted while connecting (what there is is reported); 2 wrong use.";
 
-const EXAMPLES_OF: [(&str, &str); 7] = [
+const EXAMPLES_OF: [(&str, &str); 8] = [
     (
         "connect",
         "\
@@ -182,6 +189,7 @@ Examples:
 Examples:
   loadgen fanout --subscribers 2000 --rate 3000 --cpus 1 --json run.json
   loadgen fanout --subscribers 1000 --rate 100..5000/60s
+  loadgen fanout --subscribers 5000 --rate 50 --burst 50/1ms
   loadgen fanout --subscribers 1000 --find-max p99=5ms,max=50ms
   loadgen fanout --url 'ws://127.0.0.1:9001/ws?topics=bench' --outstanding 4",
     ),
@@ -223,6 +231,14 @@ Examples:
 Examples:
   loadgen synth --symbols 20 --rate 500
   loadgen synth --subscribers 1000 --duration 30s --seed 7",
+    ),
+    (
+        "watchlists",
+        "\
+Examples:
+  loadgen watchlists --topics 10000 --rate 10000 --size 512 --subscribers 40000
+  loadgen watchlists --topics 5000 --watch 50 --format json --rate 2000 --subscribers 5000
+  loadgen watchlists --topics 5000 --watch 50 --format json --changing 5 --change-rate 1000",
     ),
 ];
 

@@ -16,6 +16,7 @@ use crate::report::Slowness;
 use crate::spread::Spread;
 use crate::stamp::{Finder, Stamp, is_intact, template};
 use crate::verify::{Ledger, StreamKind, Verdict};
+use crate::watchlists::Changes;
 
 /// One thread's judge.
 pub(crate) struct Judge {
@@ -29,6 +30,8 @@ pub(crate) struct Judge {
     seen: Option<Seen>,
     /// With --books.
     pub(crate) follower: Option<Box<Follower>>,
+    /// With --changing.
+    pub(crate) changes: Option<Box<Changes>>,
     /// What slow subscribers saw.
     pub(crate) slowness: Slowness,
     /// Where publications are answered.
@@ -107,6 +110,7 @@ impl Judge {
             template: payload_bytes.map(|bytes| template(bytes).into_boxed_slice()),
             seen: None,
             follower: None,
+            changes: None,
             slowness: Slowness::default(),
             acks: None,
             ready: None,
@@ -134,7 +138,7 @@ impl Judge {
                 let found = (stream, number, intended_ns, sent_ns);
                 self.delivered(connection, payload, found, counted, now_ns);
             }
-            None => self.other(connection, payload),
+            None => self.other(connection, payload, now_ns),
         }
     }
 
@@ -167,7 +171,7 @@ impl Judge {
                 let place = self.ledger.stream_of(topic).zip(Some(seq));
                 self.snapshot(connection, place, data, sent_ns.is_some());
             }
-            Recognized::Unknown => self.other(connection, payload),
+            Recognized::Unknown => self.other(connection, payload, now_ns),
         }
     }
 
@@ -227,7 +231,13 @@ impl Judge {
             (Some(_), true) => self.ledger.expected(connection, stream),
             _ => None,
         };
-        if self.ledger.observe(connection, stream, number) == Verdict::Faulty {
+        let verdict = match &mut self.changes {
+            Some(changes) if changes.is_apart(stream) => {
+                changes.observe(&mut self.ledger, connection, stream, number)
+            }
+            _ => self.ledger.observe(connection, stream, number),
+        };
+        if verdict == Verdict::Faulty {
             return;
         }
         if let Some(follower) = &mut self.follower {
@@ -342,7 +352,9 @@ impl Judge {
     /// Whether the connection has all there is.
     pub(crate) fn is_complete(&self, connection: u32, published: impl Fn(u16) -> u64) -> bool {
         let has_books = |follower: &Follower| follower.is_complete(&self.ledger, connection);
-        self.ledger.is_complete(connection, published)
+        let has_changes = |changes: &Changes| changes.is_complete(connection, &published);
+        self.ledger.is_complete(connection, &published)
+            && self.changes.as_deref().is_none_or(has_changes)
             && self.follower.as_deref().is_none_or(has_books)
     }
 
@@ -358,6 +370,9 @@ impl Judge {
         {
             follower.settle(&self.ledger, connection, published);
         }
+        if let Some(changes) = &self.changes {
+            changes.settle(&mut self.ledger, connection, published);
+        }
         self.ledger.settle(connection, published);
     }
 
@@ -368,7 +383,7 @@ impl Judge {
         }
         self.hear(connection, payload);
         if payload.starts_with(b"{\"op\":\"") {
-            return self.other(0, payload);
+            return self.other(0, payload, now_ns);
         }
         self.counts.control_messages += 1;
         self.last_aside.clear();
@@ -405,7 +420,7 @@ impl Judge {
 
     /// Not a publication: the JSON protocol's own words, or damage.
     #[cold]
-    fn other(&mut self, connection: u32, payload: &[u8]) {
+    fn other(&mut self, connection: u32, payload: &[u8], now_ns: u64) {
         if !payload.starts_with(b"{\"op\":\"") {
             self.counts.messages += 1;
             self.ledger.faults.damaged += 1;
@@ -417,6 +432,11 @@ impl Judge {
         if let Some(follower) = &mut self.follower
             && let Some(word) = words::read(payload)
             && follower.word(&mut self.ledger, connection, &word)
+        {
+            return;
+        }
+        if let Some(changes) = &mut self.changes
+            && changes.word(&self.ledger, connection, payload, now_ns)
         {
             return;
         }

@@ -12,6 +12,7 @@ mod answers;
 mod audience;
 pub mod bench;
 mod books;
+mod burst;
 mod client;
 mod clock;
 mod compare;
@@ -28,6 +29,7 @@ mod flags;
 mod frames;
 mod help;
 mod inflate;
+mod interest;
 mod judge;
 mod layers;
 mod machine;
@@ -66,6 +68,7 @@ mod usage;
 mod verify;
 mod view;
 mod watch;
+mod watchlists;
 mod worker;
 
 use std::io::Write as _;
@@ -115,6 +118,7 @@ fn run(command: &Command, settings: Settings, line: Option<&[String]>) -> Result
         Command::Publish(flags) => (publish::publish(flags), &flags.run),
         Command::Replay(flags) => (replay::replay(flags), &flags.run),
         Command::Synth(flags) => (synth::synth(flags), &flags.run),
+        Command::Watchlists(flags) => (watchlists::watchlists(flags), &flags.run),
         Command::Selftest(flags) => {
             return Ok(Ended { clean: selftest::selftest(flags)?, interrupted: false });
         }

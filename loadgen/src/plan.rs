@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::burst::Burst;
 use crate::dial::{Dial, NUMBER};
 use crate::driver::{Means, Sources};
 use crate::rate::Rate;
@@ -82,7 +83,7 @@ pub(crate) struct WorkerPlan {
     /// The processor to stay on.
     pub(crate) cpu: Option<usize>,
     /// Where connections go.
-    pub(crate) groups: Vec<Group>,
+    pub(crate) groups: Arc<[Group]>,
     /// In the order of their opening.
     pub(crate) clients: Vec<ClientPlan>,
     /// The number of `clients[0]` within the run.
@@ -115,6 +116,8 @@ pub(crate) struct WorkerPlan {
 pub(crate) struct Schedule {
     /// Of all publishers' publications together.
     pub(crate) rate: Rate,
+    /// How many of them come together.
+    pub(crate) burst: Burst,
     /// How many there are in all; `None`: no end.
     pub(crate) count: Option<u64>,
     /// How many publishers share them.
@@ -124,6 +127,12 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
+    /// Evenly spaced and without an end, of the first of so many publishers.
+    pub(crate) fn new(rate: Rate, publishers: u16) -> Self {
+        let publishers = u64::from(publishers);
+        Self { rate, burst: Burst::NONE, count: None, publishers, publisher: 0 }
+    }
+
     /// When the publisher's publication `number` is due, ns after the start; [`u64::MAX`] if there
     /// is none with this number.
     #[inline]
@@ -131,7 +140,7 @@ impl Schedule {
         let place = number * self.publishers + self.publisher;
         match self.count {
             Some(count) if place >= count => u64::MAX,
-            _ => self.rate.offset_ns(place),
+            _ => self.burst.offset_ns(&self.rate, place),
         }
     }
 }
@@ -158,7 +167,13 @@ mod tests {
     #[test]
     fn publications_are_evenly_spaced_over_the_publishers() {
         let rate = Rate::constant(3000.0);
-        let of = |publisher| Schedule { rate, count: Some(3_600_001), publishers: 3, publisher };
+        let of = |publisher| Schedule {
+            rate,
+            burst: Burst::NONE,
+            count: Some(3_600_001),
+            publishers: 3,
+            publisher,
+        };
         assert_eq!(of(0).offset_ns(0), 0);
         assert_eq!(of(1).offset_ns(0), 333_333);
         assert_eq!(of(2).offset_ns(0), 666_666);

@@ -118,6 +118,7 @@ mod tests {
     use uringcast_protocol::Opcode;
 
     use super::*;
+    use crate::burst::Burst;
     use crate::payload::Payload;
     use crate::plan::Schedule;
     use crate::rate::Rate;
@@ -126,8 +127,13 @@ mod tests {
 
     #[test]
     fn no_more_are_sent_than_may_be_unanswered_and_they_keep_their_times() {
-        let schedule =
-            Schedule { rate: Rate::constant(1000.0), count: None, publishers: 1, publisher: 0 };
+        let schedule = Schedule {
+            rate: Rate::constant(1000.0),
+            burst: Burst::NONE,
+            count: None,
+            publishers: 1,
+            publisher: 0,
+        };
         let shared = Arc::new(Shared::new(1, 1).expect("an eventfd"));
         let payload = Payload::message(128, None, Opcode::Text);
         let inner = StampedSource::new(Pace::Open(schedule), 0, Arc::clone(&shared), payload);

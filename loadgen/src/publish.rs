@@ -8,6 +8,7 @@ use std::time::Duration;
 use uringcast_protocol::Opcode;
 
 use crate::acks::Acks;
+use crate::burst::Burst;
 use crate::crew::Crew;
 use crate::dial;
 use crate::failure::Failure;
@@ -36,6 +37,7 @@ pub(crate) fn publish(flags: &PublishFlags) -> Result<Report, Failure> {
     let publishers = flags.publishers;
     let schedule = Schedule {
         rate: flags.rate.held_for(flags.warmup),
+        burst: Burst::NONE,
         count: flags.count,
         publishers: u64::from(publishers),
         publisher: 0,

@@ -245,7 +245,8 @@ const SNAPSHOT: &[u8] = b",\"snapshot\":true";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::{Interest, StreamKind, Streams};
+    use crate::interest::Interest;
+    use crate::verify::{StreamKind, Streams};
 
     fn catalogue(lines: &str) -> Catalogue {
         use std::sync::atomic::AtomicU32;

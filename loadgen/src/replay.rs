@@ -61,21 +61,16 @@ pub(crate) fn replay(flags: &ReplayFlags) -> Result<Report, Failure> {
     });
     let shared_by_judges = std::cell::OnceCell::new();
     Crew {
-        flags: &flags.run,
         groups,
         clients,
         interests: audience.interests,
         streams: audience.streams,
-        timing,
-        payload_bytes: None,
         spread: Spread::new(longest),
-        closed_loop: false,
         books,
         slow_bytes_per_s: flags.books.slow_rate,
         slow_catch_up: flags.books.slow_catch_up,
         server_buffer_bytes: flags.books.server_buffer,
-        steps: None,
-        acks: None,
+        ..Crew::plain(&flags.run, timing)
     }
     .run(
         |shared| {

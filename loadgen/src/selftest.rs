@@ -18,6 +18,7 @@ use self::blaster::Blaster;
 use crate::crew::Crew;
 use crate::failure::Failure;
 use crate::flags::{PublishFlags, RunFlags, SelftestFlags};
+use crate::interest::Interest;
 use crate::judge::Identify;
 use crate::machine::Machine;
 use crate::plan::{ClientPlan, Role};
@@ -26,7 +27,7 @@ use crate::report::{Percentiles, Report, duration};
 use crate::run::{DRAIN_MAX, Timing};
 use crate::spread::Spread;
 use crate::stamp::Finder;
-use crate::verify::{Interest, StreamKind, Streams};
+use crate::verify::{StreamKind, Streams};
 
 /// The result; its JSON form is the `--json` file.
 #[derive(Debug, Serialize)]

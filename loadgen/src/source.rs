@@ -199,6 +199,7 @@ mod tests {
     use uringcast_protocol::Opcode;
 
     use super::*;
+    use crate::burst::Burst;
     use crate::rate::Rate;
 
     fn source(pace: Pace) -> (StampedSource, Arc<Shared>) {
@@ -208,7 +209,13 @@ mod tests {
     }
 
     fn constant(per_s: f64, count: Option<u64>) -> Schedule {
-        Schedule { rate: Rate::constant(per_s), count, publishers: 1, publisher: 0 }
+        Schedule {
+            rate: Rate::constant(per_s),
+            burst: Burst::NONE,
+            count,
+            publishers: 1,
+            publisher: 0,
+        }
     }
 
     #[test]

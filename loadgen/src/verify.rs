@@ -12,6 +12,8 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::interest::Interest;
+
 /// Whether a stream may skip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,27 +44,6 @@ pub(crate) struct Streams {
     pub(crate) names: Vec<String>,
     /// Likewise.
     pub(crate) kinds: Vec<StreamKind>,
-}
-
-/// Which streams the connections of a group get.
-#[derive(Debug)]
-pub(crate) struct Interest {
-    /// By stream: the column in a connection's row, or [`NO_COLUMN`].
-    column_of: Vec<u16>,
-    /// By column: the stream.
-    streams: Vec<u16>,
-}
-
-impl Interest {
-    /// The streams for which `wants` says so.
-    pub(crate) fn new(streams: usize, wants: impl Fn(usize) -> bool) -> Self {
-        let mut interest = Self { column_of: vec![NO_COLUMN; streams], streams: Vec::new() };
-        for stream in (0..streams).filter(|&stream| wants(stream)) {
-            interest.column_of[stream] = interest.streams.len() as u16;
-            interest.streams.push(stream as u16);
-        }
-        interest
-    }
 }
 
 /// Publications that one connection did not get.
@@ -161,8 +142,8 @@ impl Ledger {
         let mut rows = Vec::new();
         let mut cells = 0;
         for interest in interest_of {
-            rows.push((interest.unwrap_or(NO_COLUMN), cells as u32));
-            cells += interest.map_or(0, |index| interests[usize::from(index)].streams.len());
+            rows.push((interest.unwrap_or(NO_INTEREST), cells as u32));
+            cells += interest.map_or(0, |index| interests[usize::from(index)].streams().len());
         }
         Self {
             streams,
@@ -366,7 +347,8 @@ impl Ledger {
         Verdict::Faulty
     }
 
-    fn note_missed(&mut self, missed: Missed) {
+    /// Counts and lists what can no longer arrive.
+    pub(crate) fn note_missed(&mut self, missed: Missed) {
         self.faults.lost = self.faults.lost.saturating_add(missed.to - missed.from + 1);
         let is_full = self.missed.len() >= MISSED_MAX;
         match self.missed.last_mut() {
@@ -386,15 +368,14 @@ impl Ledger {
     #[inline]
     pub(crate) fn cell(&self, connection: u32, stream: u16) -> Option<usize> {
         let (interest, row) = self.rows[connection as usize];
-        let column =
-            *self.interests.get(usize::from(interest))?.column_of.get(usize::from(stream))?;
-        (column != NO_COLUMN).then(|| row as usize + usize::from(column))
+        let column = self.interests.get(usize::from(interest))?.column(stream)?;
+        Some(row as usize + column)
     }
 
     fn streams_of(&self, connection: u32) -> Option<(&[u16], usize)> {
         let (interest, row) = self.rows[connection as usize];
         let interest = self.interests.get(usize::from(interest))?;
-        Some((&interest.streams, row as usize))
+        Some((interest.streams(), row as usize))
     }
 
     fn row(&mut self, connection: u32) -> &mut [u64] {
@@ -406,8 +387,8 @@ impl Ledger {
 
 /// Nothing has arrived yet, and anything may be the first. No stream gets that far.
 const FRESH: u64 = u64::MAX;
-/// Not among those wanted.
-const NO_COLUMN: u16 = u16::MAX;
+/// Of a connection that shall get nothing.
+const NO_INTEREST: u16 = u16::MAX;
 /// The longest gap believed: an hour of a million publications a second.
 const GAP_MAX: u64 = 1 << 32;
 /// Ranges listed per thread, and gaps open at a time; more are only counted.

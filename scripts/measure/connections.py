@@ -24,10 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 import plots
+from metrics import read
 from record import Record
 from servers import BIN, Running, ours
 from turns import progress, table
@@ -69,22 +69,8 @@ def slabs():
 
 
 def metric(server, name):
-    """A figure of the server's, all its series added up."""
-    page = urllib.request.urlopen(f"http://127.0.0.1:{server.place.admin}/metrics", timeout=60).read().decode()
-    lines = (line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
-    return sum(float(value) for series, value in lines if series.split("{")[0] == name)
-
-
-def wait_for_all(server, connections, process):
-    """Waits until all are connected; how long that took, seconds."""
-    started = time.monotonic()
-    while (there := metric(server, "uringcast_connections")) < connections:
-        if process.poll() is not None:
-            sys.exit("the load generator ended before all were connected")
-        progress(f"{there:,.0f} of {connections:,} connected after {time.monotonic() - started:.0f} s")
-        time.sleep(0.5)
-    progress("")
-    return time.monotonic() - started
+    """A figure of the server's, of all its shards."""
+    return read(server.place.admin).sum(name)
 
 
 def wait_until(server, name, least, process, what):

@@ -39,7 +39,7 @@ class Page:
 
 
 def read(admin_port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/metrics", timeout=60) as answer:
         return Page(answer.read().decode())
 
 

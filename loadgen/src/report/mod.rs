@@ -3,6 +3,7 @@
 //! Knows: figures and what makes a run clean. Must not know: how they were measured.
 
 mod books;
+mod changes;
 mod conduct;
 mod curve;
 mod deflate;
@@ -21,6 +22,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::books::{Books, Slow, Slowness};
+use self::changes::Changes;
 pub(crate) use self::conduct::{Answers, Conduct};
 pub(crate) use self::curve::Curves;
 pub(crate) use self::deflate::Deflate;
@@ -46,6 +48,7 @@ use crate::spread::{Fairness, Spread, SpreadSample, SpreadSummary};
 use crate::timeline::TimelineReport;
 use crate::usage::Usage;
 use crate::verify::{Faults, Missed, Streams};
+use crate::watchlists;
 
 /// Everything there is to say about a run. Its JSON form is the `--json` file; `schema` rises when
 /// a field changes its meaning or goes, not when one is added.
@@ -95,6 +98,8 @@ pub(crate) struct Report {
     pub(crate) fairness: Option<Fairness>,
     /// With --books.
     pub(crate) books: Option<Books>,
+    /// With --changing.
+    pub(crate) changes: Option<Changes>,
     /// From beginning to connect until the answer to the upgrade.
     pub(crate) handshake: Percentiles,
     /// The server's process, with --pid.
@@ -276,12 +281,15 @@ impl Report {
             window_s,
             ..merged.deliveries
         };
+        // Changes go with publishing: the warm-up is part of it.
+        let publishing_s =
+            if finished.window_ns > 0 { window_s + timing.warmup.as_secs_f64() } else { 0.0 };
         let conduct = Conduct::new(
             &merged.conduct,
             finished.interrupted,
             flags.checks.silence,
             &merged.tally,
-            if finished.window_ns > 0 { window_s + timing.warmup.as_secs_f64() } else { 0.0 },
+            publishing_s,
             &merged.threads,
         );
         let latencies = merged.recorder.latencies();
@@ -306,6 +314,7 @@ impl Report {
             spread_samples: merged.spread.as_mut().map(Spread::list).unwrap_or_default(),
             fairness: merged.spread.as_mut().and_then(Spread::fairness),
             spread: merged.spread.as_mut().and_then(Spread::summary),
+            changes: merged.changes.map(|figures| Changes::new(&figures, publishing_s)),
             books: has_books.then_some(Books { figures: merged.figures, slow: None }),
             handshake: Percentiles::of(&merged.handshake),
             server: finished.server,
@@ -382,6 +391,7 @@ impl Report {
             wrong.push(format!("{unsent} publications were due and not taken by the server"));
         }
         wrong.extend(self.conduct.wrong());
+        wrong.extend(self.changes.as_ref().and_then(Changes::wrong));
         if self.conduct.interrupted && self.deliveries.window_s == 0.0 {
             wrong.push(format!(
                 "interrupted while connecting: {} of {} connections were open, nothing was measured",
@@ -427,6 +437,7 @@ struct Merged {
     recorder: Recorder,
     spread: Option<Spread>,
     figures: Figures,
+    changes: Option<watchlists::Figures>,
     slowness: Slowness,
     slow_buffer_bytes: u64,
     handshake: Histogram<u64>,
@@ -454,6 +465,7 @@ impl Default for Merged {
             recorder: Recorder::new(),
             spread: None,
             figures: Figures::default(),
+            changes: None,
             slowness: Slowness::default(),
             slow_buffer_bytes: 0,
             handshake: histogram(),
@@ -483,6 +495,9 @@ impl Merged {
         judge.spread.number_from(first);
         if let Some(follower) = &judge.follower {
             self.figures.merge(&follower.figures);
+        }
+        if let Some(changes) = &judge.changes {
+            self.changes.get_or_insert_default().merge(&changes.figures);
         }
         self.figures.snapshots_published += outcome.tally.snapshots;
         self.slowness.merge(&mut judge.slowness);

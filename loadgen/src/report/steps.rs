@@ -131,13 +131,15 @@ pub(super) fn text(out: &mut String, steps: &[Step]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::burst::Burst;
 
     #[test]
     fn publications_and_losses_are_those_of_their_steps() {
         // 10 to 30 a second over 2 s: 15 in the first second, 25 in the second one.
         let rate: crate::rate::Rate = "10..30/2s".parse().expect("a ramp");
         let rate = rate.held_for(std::time::Duration::from_secs(1));
-        let schedule = Schedule { rate, count: None, publishers: 2, publisher: 0 };
+        let schedule =
+            Schedule { rate, burst: Burst::NONE, count: None, publishers: 2, publisher: 0 };
         let missed = |stream, from, to| Missed { connection: 0, stream, from, to };
         // Places 10 to 24 are in the first step, 25 to 49 in the second.
         let missed = [missed(0, 0, 4), missed(0, 5, 5), missed(1, 11, 12), missed(1, 24, 24)];

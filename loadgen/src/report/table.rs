@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::words::{bytes, duration};
-use super::{Deflate, Report, books, conduct, steps};
+use super::{Deflate, Report, books, changes, conduct, steps};
 use crate::verify::Faults;
 
 /// The whole report. Writing to a string can't fail, hence the many `let _`.
@@ -129,6 +129,9 @@ fn traffic(out: &mut String, report: &Report) {
     }
     if connections.churning > 0 {
         let _ = writeln!(out, "churn         {} lives begun while running", connections.lives);
+    }
+    if let Some(found) = &report.changes {
+        changes::text(out, found);
     }
     if let Some(deflate) = &report.deflate {
         compression(out, deflate);

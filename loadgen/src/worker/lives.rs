@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// Sends `bytes` now, or after the send in flight.
-    fn queue(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), WorkerError> {
+    pub(super) fn queue(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), WorkerError> {
         let client = &mut self.clients[socket.slot as usize];
         if client.sending {
             if client.pending.len() < PENDING_BYTES_MAX {

@@ -3,6 +3,7 @@
 //! Knows: the ring's completions, the life of connections, publishing in time. Must not know: what
 //! payloads mean (the judge does), what the run is for, how it is reported.
 
+mod changing;
 mod layered;
 mod lives;
 mod outcome;
@@ -159,6 +160,7 @@ impl Worker {
             self.connect_due(now)?;
             self.run_errands(now)?;
             self.publish(now)?;
+            self.change(now)?;
             self.ring.wait(self.timeout_ns(now_ns()))?;
             self.ring.reap(&mut completions)?;
             for completion in completions.drain(..) {
@@ -264,6 +266,7 @@ impl Worker {
 
     fn timeout_ns(&self, now: u64) -> u64 {
         let mut due = self.look_due_ns.min(self.publish_due_ns);
+        due = due.min(self.change_due_ns());
         if let Some(errand) = self.agenda.next_ns() {
             due = due.min(errand);
         }

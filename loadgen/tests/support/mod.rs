@@ -48,6 +48,10 @@ pub(crate) struct Faults {
     /// Every publication takes the server so long, whoever it is for, µs: more than so many a second
     /// wait for ever longer.
     pub(crate) publication_us: u64,
+    /// After the answer to a subscribe the first so many deliveries of its topic are left out.
+    pub(crate) lose_after_subscribe: u64,
+    /// An unsubscribe is answered, and its topic delivered on.
+    pub(crate) keeps_unsubscribed: bool,
     /// Every n-th publication of each publisher is not taken; told if the URL has ack=1.
     pub(crate) refuse_every: u64,
 }
@@ -66,6 +70,12 @@ enum Word {
         subscriber: Subscriber,
         answer: Vec<u8>,
     },
+    /// Of the subscriber with this address.
+    Change {
+        peer: SocketAddr,
+        unsubscribes: bool,
+        topic: String,
+    },
     Publish {
         topic: String,
         text: bool,
@@ -81,6 +91,8 @@ struct Subscriber {
     deflate: bool,
     deliveries: u64,
     held: Vec<u8>,
+    /// Subscribed to with a command: what is still left out of it.
+    lost: std::collections::HashMap<String, u64>,
 }
 
 impl Server {
@@ -134,6 +146,7 @@ fn serve(mut stream: TcpStream, hub: &SyncSender<Word>, faults: Faults) {
             deflate,
             deliveries: 0,
             held: Vec::new(),
+            lost: std::collections::HashMap::new(),
         };
         hub.send(Word::Join { subscriber, answer }).expect("the hub lives");
     } else {
@@ -160,7 +173,11 @@ fn serve(mut stream: TcpStream, hub: &SyncSender<Word>, faults: Faults) {
                     if refused {
                         continue;
                     }
-                    publish(hub, publishes_to.as_deref(), text, payload);
+                    if path == "/ws" {
+                        change(hub, stream.peer_addr().expect("connected"), &payload);
+                    } else {
+                        publish(hub, publishes_to.as_deref(), text, payload);
+                    }
                 }
                 Event::Close(..) => {
                     let mut close = Vec::new();
@@ -225,6 +242,18 @@ fn publish(hub: &SyncSender<Word>, topic: Option<&str>, text: bool, payload: Vec
     }
 }
 
+/// A command: one topic each.
+fn change(hub: &SyncSender<Word>, peer: SocketAddr, payload: &[u8]) {
+    let command: serde_json::Value = serde_json::from_slice(payload).expect("a command");
+    let topic = command["topics"][0].as_str().expect("a topic").to_owned();
+    let unsubscribes = match command["op"].as_str() {
+        Some("subscribe") => false,
+        Some("unsubscribe") => true,
+        other => panic!("this server knows no {other:?}"),
+    };
+    hub.send(Word::Change { peer, unsubscribes, topic }).expect("the hub lives");
+}
+
 fn run_hub(words: &Receiver<Word>, faults: Faults) {
     let mut subscribers: Vec<Subscriber> = Vec::new();
     let mut publications = 0;
@@ -234,6 +263,12 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
             Word::Join { mut subscriber, answer } => {
                 if subscriber.stream.write_all(&answer).is_ok() {
                     subscribers.push(subscriber);
+                }
+            }
+            Word::Change { peer, unsubscribes, topic } => {
+                let is_it = |one: &&mut Subscriber| one.stream.peer_addr().ok() == Some(peer);
+                if let Some(subscriber) = subscribers.iter_mut().find(is_it) {
+                    subscriber.change(unsubscribes, &topic, faults);
                 }
             }
             Word::Publish { topic, text, payload } => {
@@ -263,6 +298,24 @@ fn run_hub(words: &Receiver<Word>, faults: Faults) {
 }
 
 impl Subscriber {
+    fn change(&mut self, unsubscribes: bool, topic: &str, faults: Faults) {
+        let op = if unsubscribes {
+            if !faults.keeps_unsubscribed {
+                self.patterns.retain(|pattern| !pattern.matches(topic));
+            }
+            "unsubscribed"
+        } else {
+            self.patterns.push(Pattern::parse(topic).expect("a topic"));
+            self.lost.insert(topic.to_owned(), faults.lose_after_subscribe);
+            "subscribed"
+        };
+        let text = format!(r#"{{"op":"{op}","topics":[{{"topic":"{topic}"}}]}}"#);
+        let mut frame = Vec::new();
+        write_message(&mut frame, Opcode::Text, text.as_bytes(), None);
+        // Who is gone needs no answer.
+        let _ = self.stream.write_all(&frame);
+    }
+
     fn deliver(
         &mut self,
         topic: &str,
@@ -271,6 +324,10 @@ impl Subscriber {
         payload: &[u8],
         faults: Faults,
     ) -> bool {
+        if let Some(lost @ 1..) = self.lost.get_mut(topic) {
+            *lost -= 1;
+            return true;
+        }
         self.deliveries += 1;
         let nth = |every| is_nth(self.deliveries, every);
         let payload = if nth(faults.damage_every) { &payload[1..] } else { payload };
