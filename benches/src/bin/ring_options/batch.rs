@@ -30,7 +30,7 @@ pub(crate) fn run(report: &mut Report, sockets: &Sockets) -> Result<(), Box<dyn 
     Ok(())
 }
 
-/// One frame to each of the first `count` connections, some times over.
+/// One frame to each of the first `count` connections.
 pub(crate) fn fan_out(ring: &mut Ring, sockets: &Sockets, count: usize, batch: usize) -> Sample {
     let frame = [b'x'; FRAME_BYTES];
     let sends: Vec<_> =
@@ -47,19 +47,17 @@ pub(crate) fn timed(
     batch: usize,
     ring: &mut Ring,
 ) -> Result<f64, Box<dyn Error>> {
-    let (mut troubles, mut spent_ns) = (Vec::new(), 0);
-    for _ in 0..PASSES {
-        let start_ns = thread_cpu_ns();
-        for sends in sends.chunks(batch) {
-            ring.send(sends, &mut troubles)?;
-            if !troubles.is_empty() {
-                return Err(format!("a socket that is read took too little: {troubles:?}").into());
-            }
+    let mut troubles = Vec::new();
+    let start_ns = thread_cpu_ns();
+    for sends in sends.chunks(batch) {
+        ring.send(sends, &mut troubles)?;
+        if !troubles.is_empty() {
+            return Err(format!("a socket that is read took too little: {troubles:?}").into());
         }
-        spent_ns += thread_cpu_ns() - start_ns;
-        sockets.drain(count, sends[0].bytes.len())?;
     }
-    Ok(spent_ns as f64 / (PASSES * sends.len()) as f64)
+    let spent_ns = thread_cpu_ns() - start_ns;
+    sockets.drain(count, sends[0].bytes.len())?;
+    Ok(spent_ns as f64 / sends.len() as f64)
 }
 
 /// The server's first: 256 sends are a turn, and the queue holds four of them.
@@ -73,7 +71,5 @@ const CASES: [(usize, u32); 8] = [
     (64, 1024),
     (2048, 2048),
 ];
-/// Times that everybody is sent to in a sample.
-const PASSES: usize = 4;
 /// A payload of 128 B and its header.
 pub(crate) const FRAME_BYTES: usize = 132;

@@ -112,15 +112,12 @@ impl Shape<'_> {
         })
     }
 
-    fn timed(&self, mut pass: impl FnMut() -> Result<(), Box<dyn Error>>) -> Sample {
-        let mut spent_ns = 0;
-        for _ in 0..PASSES {
-            let start_ns = thread_cpu_ns();
-            pass()?;
-            spent_ns += thread_cpu_ns() - start_ns;
-            self.sockets.drain(self.count, self.segments * self.bytes)?;
-        }
-        Ok(vec![spent_ns as f64 / (PASSES * self.count) as f64])
+    fn timed(&self, pass: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Sample {
+        let start_ns = thread_cpu_ns();
+        pass()?;
+        let spent_ns = thread_cpu_ns() - start_ns;
+        self.sockets.drain(self.count, self.segments * self.bytes)?;
+        Ok(vec![spent_ns as f64 / self.count as f64])
     }
 }
 
@@ -133,5 +130,3 @@ fn all_taken(troubles: usize) -> Result<(), Box<dyn Error>> {
 
 const BATCH: usize = 256;
 const CONNECTIONS: usize = 2_000;
-/// Times that everybody is sent to in a sample.
-const PASSES: usize = 4;

@@ -140,4 +140,4 @@ fn receive(ring: &mut Ring, messages: u64) -> Sample {
 const PUBLISHERS: usize = 1_000;
 const MESSAGE_BYTES: usize = 136;
 /// Of a sample.
-const SECONDS: f64 = 0.5;
+const SECONDS: f64 = 0.25;

@@ -28,8 +28,9 @@ pub(crate) fn run(report: &mut Report, sockets: &Sockets) -> Result<(), Box<dyn 
         }
         let mut turns = Turns::new(name, &["ns"]);
         for (label, way, experiments) in ways() {
-            let ring =
-                sockets.ring(connections, RingOptions { experiments, ..Default::default() })?;
+            let options =
+                RingOptions { experiments, receive_buffers: BUFFERS, ..Default::default() };
+            let ring = sockets.ring(connections, options)?;
             let receiver = RefCell::new(Receiver { ring, way, out: Vec::new() });
             turns = turns
                 .case(label, move || receiver.borrow_mut().sample(sockets, connections, messages));
@@ -153,6 +154,8 @@ impl Receiver {
 }
 
 const CONNECTIONS: usize = 2_000;
+/// One for each of them, and more.
+const BUFFERS: u16 = 4_096;
 /// A masked message of 128 B.
 const MESSAGE_BYTES: usize = 136;
 /// Received in a sample, at least.
