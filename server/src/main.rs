@@ -10,6 +10,7 @@ use std::{
 };
 
 use mimalloc::MiMalloc;
+use rustix::thread::disable_transparent_huge_pages;
 use uringcast::{
     doctor,
     flags::{self, Invocation, LowArgs},
@@ -27,6 +28,10 @@ const FAILED: u8 = 1;
 const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
+    // Before anything is allocated. What grows with connections is small and grows slowly: in huge
+    // pages, which the allocator asks for, each connection takes twice as much and a server without any
+    // 20 MB more, while a delivery takes no less time. Where it is refused, memory is all it costs.
+    let _ = disable_transparent_huge_pages(true);
     let invocation = match flags::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(error) => error.exit(),

@@ -143,18 +143,15 @@ impl<F: Fanout> Floor<F> {
                 AcceptFailure::System(errno) => return Err(format!("accept: {errno}").into()),
             },
             Completion::Readable { token, .. } => {
-                if self.connections[token.index as usize].is_live(token) {
-                    self.receive(Slot(token.index));
-                }
-            }
-            Completion::PollEnded { token, readable } => {
                 let slot = self.ended(Armed::Readable, token);
                 if matches!(self.connections[index(slot)].role, Role::Head(_) | Role::Subscriber) {
+                    // Behind the receive: before it, it would see the same bytes again.
+                    self.receive(slot);
                     self.poll(slot);
-                    if readable {
-                        self.receive(slot);
-                    }
                 }
+            }
+            Completion::PollEnded { token } => {
+                self.ended(Armed::Readable, token);
             }
             Completion::Received { token, data, armed } => {
                 let slot = Slot(token.index);

@@ -35,8 +35,6 @@ pub struct Capabilities {
     pub(crate) ext_arg: bool,
     /// A ring wakes another by a message (`IORING_OP_MSG_RING`); else by its eventfd.
     pub(crate) msg_ring: bool,
-    /// A poll stays armed; else it is armed again after each event.
-    pub(crate) multishot_poll: bool,
     /// A receive stays armed; else it is armed again after each.
     pub(crate) multishot_receive: bool,
     /// The ring is entered by its index with the thread.
@@ -94,7 +92,6 @@ impl Capabilities {
         direct_descriptors: false,
         ext_arg: false,
         msg_ring: false,
-        multishot_poll: false,
         multishot_receive: false,
         registered_ring: false,
         silent_sends: false,
@@ -119,8 +116,6 @@ impl Capabilities {
             ext_arg: features.is_feature_ext_arg(),
             cqe_skip: features.is_feature_skip_cqe_on_success(),
             msg_ring: has(opcode::MsgRingData::CODE),
-            // Tags of resources came with the same release, 5.13.
-            multishot_poll: features.is_feature_resource_tagging(),
             // SEND_ZC came with the same release, 6.0.
             multishot_receive: has(opcode::SendZc::CODE),
             sync_cancel: has(opcode::SendZc::CODE),
@@ -186,7 +181,6 @@ impl Capabilities {
     pub fn features(&self) -> impl Iterator<Item = Feature> + use<> {
         [
             ("ext_arg", "5.11", self.ext_arg),
-            ("multishot_poll", "5.13", self.multishot_poll),
             ("cqe_skip", "5.17", self.cqe_skip),
             ("msg_ring", "5.18", self.msg_ring),
             ("registered_ring", "5.18", self.registered_ring),
@@ -267,7 +261,7 @@ mod tests {
         let between = Capabilities { ext_arg: true, ..Capabilities::BASE };
         assert_eq!(between.tier(), Tier::Between);
         let text = between.to_string();
-        assert!(text.starts_with("between (without multishot_poll, cqe_skip"), "{text}");
+        assert!(text.starts_with("between (without cqe_skip, msg_ring"), "{text}");
         let there = between.features().filter(|feature| feature.there);
         assert_eq!(there.map(|feature| feature.since).collect::<Vec<_>>(), ["5.11"]);
     }

@@ -87,7 +87,7 @@ pub enum Completion<B> {
         /// Why.
         failure: AcceptFailure,
     },
-    /// A multishot poll saw input, a hang-up or an error; the poll stays armed.
+    /// A poll saw input, a hang-up or an error, and is armed no longer.
     Readable {
         /// Whose.
         token: Token,
@@ -95,12 +95,10 @@ pub enum Completion<B> {
         /// no other event tells of it.
         hung_up: bool,
     },
-    /// A multishot poll is no longer armed (cancelled, or the kernel ended it).
+    /// A poll for input was cancelled, or failed.
     PollEnded {
         /// Whose.
         token: Token,
-        /// The last event was input or a hang-up: receive, then arm again.
-        readable: bool,
     },
     /// Bytes arrived. `armed`: a multishot receive that goes on.
     Received {
@@ -191,8 +189,9 @@ pub trait Io {
         troubles: &mut Vec<SendTrouble>,
     ) -> Result<(), RingError>;
 
-    /// Arms a poll for input that stays armed; where the kernel has none, it ends with each event
-    /// ([`Completion::PollEnded`]).
+    /// Arms a poll for input, which ends with its first event. One that stayed armed would have to be
+    /// cancelled when its connection ends, and cancelling looks through a part of all that is in
+    /// flight (the kernel's table has 256 lists at most).
     fn poll_readable(&mut self, slot: Slot, token: Token);
     /// Arms a one-shot poll for room to write.
     fn poll_writable(&mut self, slot: Slot, token: Token);

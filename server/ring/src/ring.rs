@@ -194,7 +194,6 @@ impl Ring {
 
     fn listen_for_bell(&mut self) {
         let poll = opcode::PollAdd::new(types::Fd(self.handle.bell_fd()), libc::POLLIN as u32);
-        let poll = poll.multi(self.capabilities.multishot_poll);
         self.push(Tag::index(Kind::Bell, 0), poll.build());
     }
 
@@ -216,7 +215,6 @@ impl Ring {
         let Raw { user_data, result, flags } = raw;
         // Nobody but us, and our peers in our name, posts here.
         let Some(Tag { kind, token }) = Tag::decode(user_data) else { return Ok(()) };
-        let more = cqueue::more(flags);
         match kind {
             Kind::Ignored => {}
             Kind::Send => return Err(RingError::SendOutlivedBatch),
@@ -227,12 +225,12 @@ impl Ring {
                     listener.complete(index, result, &mut self.queues, &mut self.sockets, out);
                 }
             }
-            Kind::PollReadable if more => {
+            Kind::PollReadable if result > 0 => {
                 let hung_up =
                     result & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0;
                 out.push(Completion::Readable { token, hung_up });
             }
-            Kind::PollReadable => out.push(Completion::PollEnded { token, readable: result > 0 }),
+            Kind::PollReadable => out.push(Completion::PollEnded { token }),
             Kind::PollWritable => {
                 // An error of the poll itself is the socket's, and sending will find it.
                 let cancelled = result == -libc::ECANCELED;
@@ -247,9 +245,7 @@ impl Ring {
             }
             Kind::Bell => {
                 self.handle.hush();
-                if !more {
-                    self.listen_for_bell();
-                }
+                self.listen_for_bell();
                 out.push(Completion::Woken);
             }
             Kind::ReceivePoll => {
@@ -341,10 +337,9 @@ impl Io for Ring {
 
     fn poll_readable(&mut self, slot: Slot, token: Token) {
         let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-        let multi = self.capabilities.multishot_poll;
-        let poll = on!(self.sockets.target(slot), socket => opcode::PollAdd::new(socket, events)
-            .multi(multi)
-            .build());
+        let poll = on!(self.sockets.target(slot), socket => {
+            opcode::PollAdd::new(socket, events).build()
+        });
         self.push(Tag::new(Kind::PollReadable, token), poll);
     }
 

@@ -82,7 +82,7 @@ macro_rules! flags {
 }
 
 flags! {
-    POLL_ARMED = 0, "A multishot poll is armed.";
+    POLL_ARMED = 0, "A poll for input is armed.";
     RECEIVE_ARMED = 1, "A receive is armed.";
     WRITE_ARMED = 2, "A poll for room to write is armed.";
     BLOCKED = 3, "Its socket is full, or is asked for room first: nothing is sent until there is.";

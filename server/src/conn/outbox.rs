@@ -40,6 +40,10 @@ pub const SEGMENTS_READ_MAX: usize = 4;
 /// With so many own bytes nothing more is read from the client.
 pub const OWN_BYTES_READ_MAX: usize = 64 << 10;
 
+/// A piece of bytes that was sent leaves its memory for the next, up to so many bytes: an answer to an
+/// upgrade, a ping, a pong.
+const SPARE_BYTES_MAX: usize = 1 << 10;
+
 /// Own output in order; the last piece is open while it is bytes.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -47,6 +51,8 @@ pub struct Outbox {
     /// Bytes of the first piece that were sent, where it is bytes.
     sent: usize,
     bytes: usize,
+    /// Memory for the next piece of bytes.
+    spare: Vec<u8>,
 }
 
 impl Outbox {
@@ -84,7 +90,7 @@ impl Outbox {
     /// Own bytes come next: `write` appends them.
     pub fn push_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if !matches!(self.pieces.back(), Some(Pending::Bytes(_))) {
-            self.pieces.push_back(Pending::Bytes(Vec::new()));
+            self.pieces.push_back(Pending::Bytes(std::mem::take(&mut self.spare)));
         }
         if let Some(Pending::Bytes(bytes)) = self.pieces.back_mut() {
             let before = bytes.len();
@@ -124,6 +130,14 @@ impl Outbox {
             self.sent = 0;
         }
         piece
+    }
+
+    /// Memory of a piece that is done.
+    pub fn recycle(&mut self, mut bytes: Vec<u8>) {
+        if bytes.capacity() <= SPARE_BYTES_MAX {
+            bytes.clear();
+            self.spare = bytes;
+        }
     }
 
     /// Part of a block comes next.

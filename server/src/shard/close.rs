@@ -98,6 +98,8 @@ impl<I: Io> Shard<I> {
                 writer::write_close(out, code, reason, None);
             }
         });
+        // Its own Close is read even where it had stopped reading our answers.
+        self.resume_reading(id);
     }
 
     /// The peer's Close frame has come.
@@ -153,6 +155,8 @@ impl<I: Io> Shard<I> {
             self.end(id);
         } else {
             connection.flags.set(Flags::SILENT);
+            // Its answer to our Close ends it at once.
+            self.arm_poll(id);
             self.lingers.start(self.now.ns, id);
         }
     }

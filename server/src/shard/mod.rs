@@ -57,7 +57,7 @@ use uringcast_ring::{
 
 use crate::{
     clock::Now,
-    conn::table::Table,
+    conn::{outbox::Outbox, table::Table},
     counters::RuleCounters,
     ids::{ConnectionId, LaneId, NodeId, TopicId},
     late,
@@ -146,6 +146,8 @@ pub struct Shard<I: Io> {
     sweeps: HashMap<u32, Sweep>,
     acks: Slab<publish::PendingAck>,
     own_queue: VecDeque<ConnectionId>,
+    /// Empty ones, with their memory.
+    spare_outboxes: Vec<Box<Outbox>>,
     /// Receives put off: the shared buffers were all out.
     starved: Vec<ConnectionId>,
     parked: Vec<VecDeque<Mail>>,
@@ -236,6 +238,7 @@ impl<I: Io> Shard<I> {
             sweeps: HashMap::new(),
             acks: Slab::new(),
             own_queue: VecDeque::new(),
+            spare_outboxes: Vec::new(),
             starved: Vec::new(),
             parked: (0..node.nodes()).map(|_| VecDeque::new()).collect(),
             addresses: addresses::Addresses::new(settings.connections_per_address_max),
@@ -305,7 +308,7 @@ impl<I: Io> Shard<I> {
             Completion::Accepted { listener, slot, peer } => self.accepted(listener, slot, peer),
             Completion::AcceptFailed { listener, failure } => self.accept_failed(listener, failure),
             Completion::Readable { token, hung_up } => self.readable(token.into(), hung_up),
-            Completion::PollEnded { token, readable } => self.poll_ended(token.into(), readable),
+            Completion::PollEnded { token } => self.poll_ended(token.into()),
             Completion::Received { token, data, armed } => {
                 self.received(token.into(), &data, armed);
             }

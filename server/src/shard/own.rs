@@ -15,6 +15,9 @@ use crate::{
     topics::log::{Boundary, VISIT_BYTES_MAX},
 };
 
+/// Outboxes kept for those who are to be sent something next: what a slice sends.
+const SPARE_OUTBOXES_MAX: usize = SENDS_PER_SLICE;
+
 impl<I: Io> Shard<I> {
     /// Own output at the next boundary of the connection's stream.
     pub(super) fn own(
@@ -50,7 +53,9 @@ impl<I: Io> Shard<I> {
     /// Own output right after the own output before it.
     pub(super) fn own_bytes(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.find_mut(id) else { return };
-        connection.outbox.get_or_insert_default().push_bytes(write);
+        let spares = &mut self.spare_outboxes;
+        let outbox = connection.outbox.get_or_insert_with(|| spares.pop().unwrap_or_default());
+        outbox.push_bytes(write);
         self.queue_own(id);
     }
 
@@ -172,8 +177,10 @@ impl<I: Io> Shard<I> {
                 count!(self.deliveries, lane.log.messages_between(at, to));
                 lane.log.advance(at, to, memory);
             }
-            if let Some(piece) = done {
-                self.forgive(piece);
+            match done {
+                Some(Pending::Bytes(bytes)) => outbox.recycle(bytes),
+                Some(piece) => self.forgive(piece),
+                None => {}
             }
         }
         match outcome {
@@ -188,7 +195,10 @@ impl<I: Io> Shard<I> {
         if connection.has_own() {
             self.queue_own(id);
         } else {
-            connection.outbox = None;
+            let outbox = connection.outbox.take();
+            if self.spare_outboxes.len() < SPARE_OUTBOXES_MAX {
+                self.spare_outboxes.extend(outbox);
+            }
             self.own_done(id);
         }
     }

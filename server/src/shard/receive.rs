@@ -32,18 +32,21 @@ impl<I: Io> Shard<I> {
     }
 
     pub(super) fn readable(&mut self, id: ConnectionId, hung_up: bool) {
-        if let Some(connection) = self.connections.find_mut(id)
-            && connection.phase < Phase::Ending
-        {
-            connection.flags.set(Flags::READ_WANTED);
-            if hung_up {
-                connection.flags.set(Flags::HUNG_UP);
-            }
-            self.resume_reading(id);
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        connection.flags.clear(Flags::POLL_ARMED);
+        if connection.phase == Phase::Ending {
+            return self.finish(id);
         }
+        connection.flags.set(Flags::READ_WANTED);
+        if hung_up {
+            connection.flags.set(Flags::HUNG_UP);
+        }
+        self.resume_reading(id);
     }
 
-    /// Receives if there may be something to receive and nothing speaks against it.
+    /// Receives if there may be something to receive, else waits until there is, if nothing speaks
+    /// against it. No poll is armed while something is received: who is at its end then, as most are
+    /// that end, has none to be cancelled.
     pub(super) fn resume_reading(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let slot = connection.slot;
@@ -72,26 +75,17 @@ impl<I: Io> Shard<I> {
             self.io.receive_multishot(slot, Self::token(id));
         } else if connection.flags.clear(Flags::READ_WANTED) {
             connection.flags.set(Flags::RECEIVE_ARMED);
-            let has_poll = connection.flags.set(Flags::POLL_ARMED);
             self.io.receive(slot, Self::token(id));
-            // Where polls end with each event, the next comes behind the receive: armed before it, or
-            // while nothing is read, it would see the same bytes again and again.
-            if !has_poll {
-                self.io.poll_readable(slot, Self::token(id));
-            }
+        } else {
+            self.arm_poll(id);
         }
     }
 
-    pub(super) fn poll_ended(&mut self, id: ConnectionId, readable: bool) {
+    pub(super) fn poll_ended(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.flags.clear(Flags::POLL_ARMED);
         if connection.phase == Phase::Ending {
             return self.finish(id);
-        }
-        if readable {
-            connection.flags.set(Flags::READ_WANTED);
-        } else if connection.role != Role::Publisher && !connection.flags.has(Flags::EOF) {
-            self.arm_poll(id);
         }
         self.resume_reading(id);
     }
@@ -107,8 +101,7 @@ impl<I: Io> Shard<I> {
         }
         connection.flags.clear(Flags::PING_OUT);
         connection.flags.clear(Flags::SILENT);
-        // A full buffer, or a FIN behind the bytes: there is more, and the poll tells only of what
-        // comes new.
+        // A full buffer, or a FIN behind the bytes: there is more, and no poll is needed to know.
         if data.len() >= buffer_bytes || connection.flags.has(Flags::HUNG_UP) {
             connection.flags.set(Flags::READ_WANTED);
         }

@@ -118,7 +118,7 @@ enum Item {
     Accept(usize),
     Stopped(usize),
     Readable(usize),
-    PollEnded(usize, bool),
+    PollCancelled(usize),
     Receive(usize),
     ReceiveCancelled(usize),
     Writable(usize, bool),
@@ -131,7 +131,7 @@ impl Item {
     fn key(self) -> (u8, usize) {
         match self {
             Self::Accept(listener) | Self::Stopped(listener) => (0, listener),
-            Self::Readable(slot) | Self::PollEnded(slot, _) => (1, slot),
+            Self::Readable(slot) | Self::PollCancelled(slot) => (1, slot),
             Self::Receive(slot) | Self::ReceiveCancelled(slot) => (2, slot),
             Self::Writable(slot, _) => (3, slot),
             Self::Closed(slot, _) => (4, slot),
@@ -215,20 +215,14 @@ impl Net {
         let s = &self.sockets[socket];
         let Some(slot) = s.slot else { return };
         let shard = s.shard;
-        let ends = self.dice.chance(self.faults.ends);
         let kernel = &mut self.kernels[shard];
         let Some(entry) = &mut kernel.table[slot] else { return };
         if let Some(poll) = &mut entry.poll
             && !poll.ending
+            && !poll.queued
         {
-            if ends {
-                poll.ending = true;
-                kernel.pending.push(Item::PollEnded(slot, true));
-            } else if !poll.queued {
-                // Events that come before the last one was told fall together.
-                poll.queued = true;
-                kernel.pending.push(Item::Readable(slot));
-            }
+            poll.queued = true;
+            kernel.pending.push(Item::Readable(slot));
         }
         if let Some(receive) = &mut entry.receive
             && receive.multishot
@@ -278,20 +272,16 @@ impl Net {
     pub(crate) fn poll_readable(&mut self, shard: usize, slot: Slot, token: Token) {
         let entry = self.entry(shard, slot, "poll");
         assert!(entry.poll.is_none(), "a poll armed twice on {slot:?}");
-        entry.poll = Some(Op { token, multishot: true, queued: false, ending: false });
+        entry.poll = Some(Op { token, multishot: false, queued: false, ending: false });
         let s = &self.sockets[self.kernels[shard].table[slot.0 as usize].as_ref().unwrap().socket];
         if !s.to_server.is_empty() || s.fin || s.reset {
-            // As kernels without multishot do: who arms it again before it has read everything, or
-            // without reading at all, goes on hearing of the same bytes.
-            let always_ends = self.faults.ends >= ENDS_ALWAYS;
+            // Who arms it again before it has read everything, or without reading at all, goes on
+            // hearing of the same bytes.
             let entry = self.entry(shard, slot, "poll");
             if let Some(poll) = &mut entry.poll {
-                poll.queued = !always_ends;
-                poll.ending = always_ends;
+                poll.queued = true;
             }
-            let slot = slot.0 as usize;
-            let item = if always_ends { Item::PollEnded(slot, true) } else { Item::Readable(slot) };
-            self.kernels[shard].pending.push(item);
+            self.kernels[shard].pending.push(Item::Readable(slot.0 as usize));
         }
     }
 
@@ -330,7 +320,7 @@ impl Net {
         for (slot, entry) in kernel.table.iter_mut().enumerate() {
             let Some(entry) = entry else { continue };
             let (op, item) = match operation {
-                Operation::PollReadable => (&mut entry.poll, Item::PollEnded(slot, false)),
+                Operation::PollReadable => (&mut entry.poll, Item::PollCancelled(slot)),
                 Operation::PollWritable => (&mut entry.write, Item::Writable(slot, true)),
                 Operation::Receive => (&mut entry.receive, Item::ReceiveCancelled(slot)),
             };
@@ -447,14 +437,12 @@ impl Net {
             Item::Readable(slot) => {
                 let socket = self.live(shard, slot).socket;
                 let hung_up = self.sockets[socket].fin || self.sockets[socket].reset;
-                let poll = self.live(shard, slot).poll.as_mut()?;
-                let token = poll.token;
-                poll.queued = poll.ending;
-                Some(Completion::Readable { token, hung_up })
-            }
-            Item::PollEnded(slot, readable) => {
                 let poll = self.live(shard, slot).poll.take()?;
-                Some(Completion::PollEnded { token: poll.token, readable })
+                Some(Completion::Readable { token: poll.token, hung_up })
+            }
+            Item::PollCancelled(slot) => {
+                let poll = self.live(shard, slot).poll.take()?;
+                Some(Completion::PollEnded { token: poll.token })
             }
             Item::Receive(slot) => self.received(shard, slot),
             Item::ReceiveCancelled(slot) => {

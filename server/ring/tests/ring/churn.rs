@@ -47,8 +47,9 @@ impl World {
 
     fn hear(&mut self, told: Told<Buffer>) {
         match told {
-            Told::Readable { token, .. } => self.is_armed(Operation::PollReadable, token),
-            Told::PollEnded { token, .. } => self.end(Operation::PollReadable, token),
+            Told::Readable { token, .. } | Told::PollEnded { token } => {
+                self.end(Operation::PollReadable, token);
+            }
             Told::Writable { token, .. } => self.end(Operation::PollWritable, token),
             Told::Received { token, data, armed } => {
                 assert!(!data.is_empty() && data.iter().all(|&byte| byte == token.index as u8));

@@ -102,12 +102,11 @@ impl Server {
         has(&self.ring, feature)
     }
 
-    /// The poll for input sees some; it is armed afterwards, whether it stays so or not.
+    /// The poll for input sees some, and is armed again.
     pub(crate) fn readable(&mut self, slot: Slot, token: Token) {
         match self.one() {
-            Told::Readable { token: seen, .. } => assert_eq!(seen, token),
-            Told::PollEnded { token: seen, readable: true } => {
-                assert!(seen == token && !self.has("multishot_poll"));
+            Told::Readable { token: seen, .. } => {
+                assert_eq!(seen, token);
                 self.ring.poll_readable(slot, token);
             }
             other => panic!("{other:?}"),
