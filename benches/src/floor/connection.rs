@@ -59,11 +59,6 @@ impl Connection {
         Token { index: slot.0, generation: self.generation }
     }
 
-    /// The token is of this connection, not of an earlier one in the same slot.
-    pub(crate) fn is_live(&self, token: Token) -> bool {
-        self.generation == token.generation
-    }
-
     pub(crate) fn free(&mut self) {
         self.role = Role::Free;
         // The ring carries so many bits.
