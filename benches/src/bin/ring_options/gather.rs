@@ -129,4 +129,4 @@ fn all_taken(troubles: usize) -> Result<(), Box<dyn Error>> {
 }
 
 const BATCH: usize = 256;
-const CONNECTIONS: usize = 2_000;
+const CONNECTIONS: usize = 1_000;

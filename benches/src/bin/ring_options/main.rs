@@ -34,7 +34,7 @@ struct Flags {
     #[arg(default_value = "")]
     filter: String,
     /// How many rounds; each runs every case of a group once.
-    #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 61, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
     /// Connections; one process needs two descriptors for each.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -30,7 +30,7 @@ pub(crate) fn run(
     client_cpu: usize,
 ) -> Result<(), Box<dyn Error>> {
     let count = sockets.count().min(PUBLISHERS);
-    for per_second in [10_000, 100_000] {
+    for per_second in [10_000, 30_000, 100_000] {
         let name = format!("min-wait: {count} publishers, {per_second} messages/s, per message");
         if !report.wants(&name) {
             continue;
