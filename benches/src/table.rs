@@ -15,7 +15,12 @@ pub struct Table {
 impl Table {
     /// A table without rows.
     pub fn new<const N: usize>(title: impl Into<String>, head: [&str; N]) -> Self {
-        Self { title: title.into(), rows: vec![head.map(str::to_owned).to_vec()] }
+        Self::with_head(title, head.map(str::to_owned).to_vec())
+    }
+
+    /// A table without rows, and with as many columns as it turns out to have.
+    pub fn with_head(title: impl Into<String>, head: Vec<String>) -> Self {
+        Self { title: title.into(), rows: vec![head] }
     }
 
     /// Adds a row.

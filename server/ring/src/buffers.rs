@@ -110,6 +110,20 @@ impl Buffers {
         }
     }
 
+    /// Which buffer stands at a place in the order in which the kernel takes them.
+    #[cfg(feature = "experiments")]
+    pub(crate) fn given_at(&self, place: u16) -> u16 {
+        let at = usize::from(place & (self.count - 1)) * size_of::<BufRingEntry>();
+        // SAFETY: one of the entries at the start of the mapping, which only we write.
+        unsafe { self.mapping.at(at).cast::<BufRingEntry>().as_ref() }.bid()
+    }
+
+    /// Asks for huge pages under the buffers that no one has touched yet.
+    #[cfg(feature = "experiments")]
+    pub(crate) fn advise_huge_pages(&self) {
+        self.mapping.advise_huge_pages();
+    }
+
     /// A free buffer, if there is one, and if it is not the kernel that picks.
     pub(crate) fn take(&self) -> Option<u16> {
         match &self.picking {

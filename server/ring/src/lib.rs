@@ -16,6 +16,8 @@ mod buffers;
 mod by_hand;
 mod capabilities;
 pub mod error;
+#[cfg(feature = "experiments")]
+pub mod experiments;
 pub mod io;
 pub mod listen;
 mod mapping;

@@ -28,6 +28,13 @@ impl Mapping {
         }
     }
 
+    /// Asks for huge pages, of which it gets as many as lie in it whole.
+    #[cfg(feature = "experiments")]
+    pub(crate) fn advise_huge_pages(&self) {
+        // SAFETY: advice on our own mapping; what is in it stays.
+        unsafe { libc::madvise(self.at.as_ptr().cast(), self.bytes, libc::MADV_HUGEPAGE) };
+    }
+
     pub(crate) fn start(&self) -> *mut u8 {
         self.at.as_ptr()
     }

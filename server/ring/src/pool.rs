@@ -46,6 +46,9 @@ pub struct Pool {
     registrar: Option<OwnedFd>,
     registered_bytes: usize,
     registrations_failed: u32,
+    /// Ask for huge pages under regions that are mapped from now on.
+    #[cfg(feature = "experiments")]
+    pub huge_pages: bool,
 }
 
 /// The pool is at its bound.
@@ -63,6 +66,8 @@ impl Pool {
             registrar: None,
             registered_bytes: 0,
             registrations_failed: 0,
+            #[cfg(feature = "experiments")]
+            huge_pages: false,
         }
     }
 
@@ -165,6 +170,10 @@ impl Pool {
             return false;
         }
         let Some(mut region) = Region::map() else { return false };
+        #[cfg(feature = "experiments")]
+        if self.huge_pages {
+            region.advise_huge_pages();
+        }
         self.register(&mut region);
         self.pages.add(region);
         true

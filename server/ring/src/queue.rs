@@ -42,7 +42,7 @@ pub(crate) struct Raw {
 /// The queues.
 pub(crate) struct Queues {
     pub(crate) uring: IoUring,
-    enter_fd: EnterFd,
+    pub(crate) enter_fd: EnterFd,
     /// Entries that found the queue full and the kernel unable to take any. They go first.
     backlog: VecDeque<squeue::Entry>,
     /// For an entry whose success interests nobody.

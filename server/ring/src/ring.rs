@@ -34,22 +34,24 @@ use crate::{
 
 /// An io_uring of one thread, which must be the one that made it.
 pub struct Ring {
-    queues: Queues,
-    batches: Batches,
-    buffers: Rc<Buffers>,
+    pub(crate) queues: Queues,
+    pub(crate) batches: Batches,
+    pub(crate) buffers: Rc<Buffers>,
     by_hand: ByHand,
-    capabilities: Capabilities,
-    sockets: Sockets,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) sockets: Sockets,
     listeners: Vec<Listener>,
     accepts: u16,
     slots: u32,
     handle: WakeHandle,
     peers: Vec<WakeHandle>,
     /// Completions reaped but not told yet.
-    pending: Vec<Raw>,
+    pub(crate) pending: Vec<Raw>,
     /// Receives the kernel has, whose buffers it may write.
-    receives_armed: usize,
+    pub(crate) receives_armed: usize,
     pool_made: bool,
+    #[cfg(feature = "experiments")]
+    pub(crate) trial: crate::experiments::Trial,
 }
 
 /// What a ring runs with, for the log.
@@ -78,7 +80,10 @@ impl Ring {
     pub fn new(options: RingOptions) -> Result<Self, RingError> {
         options.check()?;
         let capabilities = Capabilities::decide(options.tier)?;
+        #[cfg(not(feature = "experiments"))]
         let uring = setup::queues(&capabilities, options.sq_entries, options.cq_entries)?;
+        #[cfg(feature = "experiments")]
+        let uring = crate::experiments::queues(&capabilities, &options)?;
         let slots = setup::make_table(&uring, &capabilities, options.slots)?;
         let queues = Queues::new(uring, &capabilities);
         let skip_success = options.skip_success && capabilities.silent_sends;
@@ -109,7 +114,11 @@ impl Ring {
             peers: Vec::new(),
             receives_armed: 0,
             pool_made: false,
+            #[cfg(feature = "experiments")]
+            trial: crate::experiments::Trial::default(),
         };
+        #[cfg(feature = "experiments")]
+        ring.try_out(&options.experiments)?;
         ring.listen_for_bell();
         Ok(ring)
     }
@@ -177,7 +186,7 @@ impl Ring {
         self.queues.counters
     }
 
-    fn push(&mut self, tag: Tag, entry: squeue::Entry) {
+    pub(crate) fn push(&mut self, tag: Tag, entry: squeue::Entry) {
         // SAFETY: of the entries built in this file only receives have memory, and theirs is the ring
         // of buffers, which `Drop` frees only when none is armed.
         unsafe { self.queues.push(entry.user_data(tag.bits())) };
@@ -227,6 +236,8 @@ impl Ring {
                 let cancelled = result == -libc::ECANCELED;
                 out.push(Completion::Writable { token, cancelled });
             }
+            #[cfg(feature = "experiments")]
+            Kind::Receive if self.trial.bundles => self.received_bundle(token, raw, out),
             Kind::Receive => out.push(self.received(token, result, flags)),
             Kind::Close => {
                 self.queues.counters.closes_failed += u64::from(result < 0);
@@ -258,7 +269,7 @@ impl Ring {
         Ok(())
     }
 
-    fn received(&mut self, token: Token, result: i32, flags: u32) -> Completion<Buffer> {
+    pub(crate) fn received(&mut self, token: Token, result: i32, flags: u32) -> Completion<Buffer> {
         let armed = cqueue::more(flags);
         if !armed {
             self.receives_armed -= 1;
@@ -353,6 +364,10 @@ impl Io for Ring {
         self.receives_armed += 1;
         if let (false, Sockets::Kept(kept)) = (self.capabilities.buffer_ring, &self.sockets) {
             return self.by_hand.arm(&mut self.queues, kept, slot, token);
+        }
+        #[cfg(feature = "experiments")]
+        if self.trial.bundles {
+            return self.receive_bundle(slot, token);
         }
         if !self.capabilities.multishot_receive {
             return self.receive_once(slot, token, 0);

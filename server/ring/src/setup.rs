@@ -4,7 +4,7 @@
 
 use std::{fs, io};
 
-use io_uring::IoUring;
+use io_uring::{Builder, IoUring};
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
@@ -37,6 +37,9 @@ pub struct RingOptions {
     pub skip_success: bool,
     /// Which tier to run. Default [`TierChoice::Auto`].
     pub tier: TierChoice,
+    /// What is only measured. Default: nothing of it.
+    #[cfg(feature = "experiments")]
+    pub experiments: crate::experiments::Experiments,
 }
 
 impl RingOptions {
@@ -77,6 +80,8 @@ impl Default for RingOptions {
             accepts: 64,
             skip_success: true,
             tier: TierChoice::Auto,
+            #[cfg(feature = "experiments")]
+            experiments: crate::experiments::Experiments::default(),
         }
     }
 }
@@ -87,6 +92,11 @@ pub(crate) fn queues(
     sq_entries: u32,
     cq_entries: u32,
 ) -> Result<IoUring, RingError> {
+    builder(capabilities, cq_entries).build(sq_entries).map_err(|error| refused(&error))
+}
+
+/// What is asked for of the set-up.
+pub(crate) fn builder(capabilities: &Capabilities, cq_entries: u32) -> Builder {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(cq_entries);
     if capabilities.submit_all {
@@ -97,7 +107,7 @@ pub(crate) fn queues(
     } else if capabilities.coop_taskrun {
         builder.setup_coop_taskrun();
     }
-    builder.build(sq_entries).map_err(|error| refused(&error))
+    builder
 }
 
 /// Gives the ring an empty table of `slots` descriptors, or as many as this kernel's tables hold.
@@ -154,7 +164,7 @@ pub(crate) fn memory_locked(what: &'static str) -> RingError {
     RingError::MemoryLocked { what, limit_bytes }
 }
 
-fn refused(error: &io::Error) -> RingError {
+pub(crate) fn refused(error: &io::Error) -> RingError {
     match error.raw_os_error() {
         // Who refuses by the sysctl says EPERM, and so do the default seccomp profiles of docker (25
         // and later), containerd and podman.

@@ -17,11 +17,13 @@ use crate::error::Errno;
 pub(crate) struct EnterFd {
     fd: RawFd,
     flags: u32,
+    #[cfg(feature = "experiments")]
+    pub(crate) min_wait: Option<crate::experiments::MinWait>,
 }
 
 impl EnterFd {
     pub(crate) fn plain(ring: &impl AsRawFd) -> Self {
-        Self { fd: ring.as_raw_fd(), flags: 0 }
+        Self::new(ring.as_raw_fd(), 0)
     }
 
     /// Registers the ring with this thread (Linux 5.18), which saves a look-up per enter. The kernel
@@ -30,7 +32,16 @@ impl EnterFd {
         let mut update = RsrcUpdate { offset: u32::MAX, resv: 0, data: ring.as_raw_fd() as u64 };
         // SAFETY: `update` is what this operation reads and writes, one of it.
         unsafe { register(ring.as_raw_fd(), REGISTER_RING_FDS, (&raw mut update).cast(), 1) }?;
-        Ok(Self { fd: update.offset as RawFd, flags: ENTER_REGISTERED_RING })
+        Ok(Self::new(update.offset as RawFd, ENTER_REGISTERED_RING))
+    }
+
+    fn new(fd: RawFd, flags: u32) -> Self {
+        Self {
+            fd,
+            flags,
+            #[cfg(feature = "experiments")]
+            min_wait: None,
+        }
     }
 
     pub(crate) fn is_registered(self) -> bool {
@@ -68,6 +79,8 @@ impl EnterFd {
         });
         let mut argument =
             GeteventsArgument { sigmask: 0, sigmask_bytes: 0, min_wait_us: 0, timespec: 0 };
+        #[cfg(feature = "experiments")]
+        let mut want = want;
         let mut flags = self.flags;
         if events {
             flags |= ENTER_GETEVENTS;
@@ -76,6 +89,11 @@ impl EnterFd {
             Some(timespec) => {
                 flags |= ENTER_EXT_ARG;
                 argument.timespec = std::ptr::from_ref(timespec) as u64;
+                #[cfg(feature = "experiments")]
+                if let Some(wait) = self.min_wait {
+                    argument.min_wait_us = wait.at_most_us;
+                    want = wait.completions;
+                }
                 (&raw const argument, size_of::<GeteventsArgument>())
             }
             None => (std::ptr::null(), 0),

@@ -45,6 +45,13 @@ impl Region {
         Ok(())
     }
 
+    /// Asks for a huge page.
+    #[cfg(feature = "experiments")]
+    pub(super) fn advise_huge_pages(&self) {
+        // SAFETY: advice on our own mapping; what is in it stays.
+        unsafe { libc::madvise(self.bytes.as_ptr().cast(), REGION_BYTES, libc::MADV_HUGEPAGE) };
+    }
+
     pub(super) fn is_registered(&self) -> bool {
         self.registered
     }
