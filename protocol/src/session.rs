@@ -218,8 +218,7 @@ impl Session {
     }
 
     /// The frequent case: a message that is one frame, all of it in the input. Nothing of it is noted
-    /// on the way, since nothing is left of it: a header that is written here byte by byte and read
-    /// again as words costs a stall for each frame.
+    /// on the way, since nothing is left of it: its header stays in registers.
     #[inline]
     fn receive_lone<'i, S: Sink>(
         &self,

@@ -13,6 +13,7 @@ after it; nothing leaves the machine.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -124,6 +125,8 @@ def main():
             parser.error(f"--links {link}: none of {', '.join(LINKS)}")
         if link != "loopback" and os.geteuid() != 0:
             parser.error(f"--links {link}: only root makes network namespaces; or --links loopback")
+    # Stopped from outside, the namespaces go as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     record, numbers = Record("zero_copy", options.record), {}
     for link in options.links:
         numbers[link] = over(link, options)
