@@ -7,8 +7,8 @@
 
 `accept` is benches' floor_accept: it accepts, finds the key, answers 101 and holds; `eager` is the same
 with a receive before the first poll. Each serves alone on one processor, new in each turn, while the load generator
-opens all connections from another as fast as they are answered. Processor time is the server's own, from before the first
-connection until it has come to rest after the last; what the kernel does for it on the client's processor (the
+opens all connections from another as fast as they are answered. Processor time is the server's own, from before the
+first connection until it has come to rest after the last; what the kernel does for it on the client's processor (the
 handshake of TCP) is in nobody's figure.
 """
 
