@@ -56,10 +56,10 @@ fn pings_and_pongs_allocate_nothing() {
             let mut told = vec![(publisher, text(&json(20)))];
             // Answers to our pings come in time, and clients ping as well.
             for (at, &client) in clients.iter().enumerate() {
-                if (n + at) % 50 == 0 {
+                if (n + at).is_multiple_of(50) {
                     told.push((client, frame(Opcode::Pong, b"")));
                 }
-                if (n + at) % 70 == 0 {
+                if (n + at).is_multiple_of(70) {
                     told.push((client, frame(Opcode::Ping, b"client's")));
                 }
             }
