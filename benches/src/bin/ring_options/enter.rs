@@ -34,4 +34,4 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
 }
 
 /// In a sample.
-const NOPS: u64 = 64 << 10;
+const NOPS: u64 = 8 << 10;
