@@ -42,11 +42,11 @@ def find_max(kind, options):
         report = load(
             server,
             options,
-            *("--find-max", f"p99={options.p99}ms", "--rate", options.rate_from, "--precision", 10),
+            *("--find-max", f"p99={options.p99:g}ms", "--rate", options.rate_from, "--precision", 10),
             *("--warmup", "1s", "--duration", "3s"),
         )
     progress("")
-    found = report.get("find_max", {})
+    found = report.get("find_max") or {}
     if not found.get("rate_per_s"):
         sys.exit(f"no rate from {options.rate_from}/s upwards has p99 within {options.p99} ms and loses nothing")
     return found["rate_per_s"], found["at_least"]
