@@ -83,6 +83,7 @@ def main():
     parser.add_argument("--sizes", type=numbers_of, default=[128], help="payloads, bytes")
     parser.add_argument("--subscribers", type=numbers_of, default=[5000], help="for `flat`")
     parser.add_argument("--rates", type=numbers_of, default=[500, 2000, 4000], help="for `rising`")
+    parser.add_argument("--flat-rate", type=int, default=20, help="publications/s of `flat`: a slow machine takes less")
     parser.add_argument("--loads", default="flat,rising")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--duration", type=int, default=4, help="seconds of each turn")
@@ -92,9 +93,9 @@ def main():
     options = parser.parse_args()
     record, numbers = Record("floors", options.record), {}
     if "flat" in options.loads:
-        record.say("Nothing to coalesce: 20 publications/s, beside one pre-made frame per SEND")
+        record.say(f"Nothing to coalesce: {options.flat_rate} publications/s, beside one pre-made frame per SEND")
         record.say()
-        cases = [(size, each, 20) for size in options.sizes for each in options.subscribers]
+        cases = [(size, each, options.flat_rate) for size in options.sizes for each in options.subscribers]
         numbers["flat"], found = compare(record, options, "plain", cases)
         show(record, found, "plain", "-flat")
     if "rising" in options.loads:

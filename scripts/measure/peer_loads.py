@@ -12,10 +12,9 @@ from servers import Running
 from turns import loadgen, progress
 
 # What the comparison is about: DESIGN's two loads.
-FLAT_SUBSCRIBERS, FLAT_RATE = 5000, 20
+FLAT_SUBSCRIBERS = 5000
 RAMP_SUBSCRIBERS = 2000
 PAYLOAD_BYTES = 128
-P99_MS_MAX = 20
 # Connections a second while memory is measured: few handshakes at a time, which need memory of their own.
 CONNECT_RATE = 3000
 
@@ -32,22 +31,22 @@ class Seats:
         return len(self.server)
 
 
-def flat(kind, seats, duration_s, subscribers=FLAT_SUBSCRIBERS):
-    """Nothing to coalesce: 20 publications a second."""
-    return fanout(kind, seats, subscribers, FLAT_RATE, duration_s)
+def flat(kind, seats, duration_s, rate):
+    """Nothing to coalesce: few publications a second."""
+    return fanout(kind, seats, FLAT_SUBSCRIBERS, rate, duration_s)
 
 
-def ramp(kind, seats, duration_s, rates):
+def ramp(kind, seats, duration_s, rates, p99_ms_max):
     """Rates upwards until the latency is too long or something is lost, then half of the highest that held."""
     points = []
     for rate in rates:
         progress(f"{kind.name}: {rate} publications/s")
         point = {"rate": rate, **fanout(kind, seats, RAMP_SUBSCRIBERS, rate, duration_s)}
         points.append(point)
-        if not held(point):
+        if not held(point, p99_ms_max):
             break
     found = {"points": points}
-    highest = max((point["rate"] for point in points if held(point)), default=None)
+    highest = max((point["rate"] for point in points if held(point, p99_ms_max)), default=None)
     if highest is None:
         return found
     progress(f"{kind.name}: {highest // 2} publications/s, half of its highest rate")
@@ -56,8 +55,8 @@ def ramp(kind, seats, duration_s, rates):
     return found | {f"half_{name}": half[name] for name in ("p50", "p99", "p999", "ns", "lost")}
 
 
-def held(point):
-    return point["lost"] == 0 and point["p99"] < P99_MS_MAX
+def held(point, p99_ms_max):
+    return point["lost"] == 0 and point["p99"] < p99_ms_max
 
 
 def idle(kind, seats, connections):

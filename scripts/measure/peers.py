@@ -98,20 +98,25 @@ class Comparison:
             self.record.say(f"ours / {best}, {head}: {pairs}")
 
     def flat(self):
-        self.record.say("flat: 20 publications/s of 128 B to 5,000 subscribers")
+        rate = self.options.flat_rate
+        self.record.say(f"flat: {rate} publications/s of 128 B to 5,000 subscribers")
         self.record.say()
-        rounds = self.rounds(peer_loads.flat, duration_s=self.options.duration)
+        rounds = self.rounds(peer_loads.flat, duration_s=self.options.duration, rate=rate)
         for name, each in rounds.items():
             if lost := sum(figures.get("lost", 0) for figures in each):
                 self.failed.setdefault(name, f"lost, doubled or damaged {lost} messages of `flat`")
         self.show(FLAT, rounds)
-        self.bars("-flat", rounds, "ns", "processor time per delivery, ns", "20 publications/s to 5,000 subscribers")
+        self.bars(
+            "-flat", rounds, "ns", "processor time per delivery, ns", f"{rate} publications/s to 5,000 subscribers"
+        )
         return rounds
 
     def ramp(self):
-        self.record.say(f"ramp: 2,000 subscribers, 128 B, until p99 reaches {peer_loads.P99_MS_MAX} ms or loss")
+        self.record.say(f"ramp: 2,000 subscribers, 128 B, until p99 reaches {self.options.p99} ms or loss")
         self.record.say()
-        rounds = self.rounds(peer_loads.ramp, duration_s=self.options.duration, rates=self.options.rates)
+        rounds = self.rounds(
+            peer_loads.ramp, duration_s=self.options.duration, rates=self.options.rates, p99_ms_max=self.options.p99
+        )
         self.show(RAMP, rounds)
         at_rates = {
             rate: {name: [point_at(figures, rate) for figures in each] for name, each in rounds.items()}
@@ -134,7 +139,7 @@ class Comparison:
                 for name in rounds
             },
             **{"x": "offered, million deliveries/s", "y": "p99, ms", "title": "2,000 subscribers, 128 B"},
-            **{"log_x": True, "log_y": True, "bound": peer_loads.P99_MS_MAX},
+            **{"log_x": True, "log_y": True, "bound": self.options.p99},
         )
         return rounds
 
@@ -197,6 +202,10 @@ def parse():
     parser.add_argument("--connections", type=int, default=15_000, help="of `idle` (15000)")
     rates = [25, 50, 100, 200, 400, 800, 1200, 1600, 2400, 3200, 4000, 5000, 6000]
     parser.add_argument("--rates", type=numbers_of, default=rates, help="publications/s of `ramp`")
+    parser.add_argument(
+        "--flat-rate", type=int, default=20, help="publications/s of `flat`: a slow machine takes less (20)"
+    )
+    parser.add_argument("--p99", type=int, default=20, help="bound of `ramp`, ms: a slow machine takes longer (20)")
     parser.add_argument("--allow-missing", action="store_true", help="compare with those that are there")
     parser.add_argument("--record", help="folder for the record: text, numbers, plots")
     return parser, parser.parse_args()
