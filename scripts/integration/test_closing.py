@@ -56,6 +56,9 @@ def test_the_end_does_not_wait_for_the_silent(start):
     server = start("--close-timeout", "1s")
     silent = [Wire(server.address("data")).upgrade("/raw/a") for _ in range(50)]
     half = [Wire(server.address("data")).send(b"GET /ws HTTP/1.1\r\n") for _ in range(5)]
+    # Who is not accepted yet when the end begins is not answered.
+    everyone = len(silent) + len(half)
+    wait_for(lambda: server.metrics().sum("connections") == everyone, "all to be accepted")
     began = time.monotonic()
     server.signal()
     assert server.wait() == 0
