@@ -111,7 +111,12 @@ def run(options):
         client = subprocess.Popen([str(word) for word in words])
         try:
             # All but the publisher.
-            connecting_s = wait_until(server, "uringcast_connections", options.connections, client, "connected")
+            half = options.connections // 2
+            connecting_s = wait_until(server, "uringcast_connections", half, client, "connected")
+            # By then each reactor has used all its receive buffers once: 4 MiB that more connections share.
+            before = metric(server, "uringcast_connections"), rss_bytes(server.pid)
+            connecting_s += wait_until(server, "uringcast_connections", options.connections, client, "connected")
+            more_bytes = (rss_bytes(server.pid) - before[1]) / (options.connections - before[0])
             handshakes_s = cpu_s(server.pid) - cpu
             wait_until(server, "uringcast_deliveries_total", options.connections, client, "reached")
             full = {"server": rss_bytes(server.pid), "machine": machine_bytes(), **slabs()}
@@ -128,6 +133,7 @@ def run(options):
         "connections": options.connections,
         "rings": rings,
         "connecting_s": connecting_s,
+        "more_bytes": more_bytes,
         "handshake_cpu_ns": handshakes_s / options.connections * 1e9,
         "bytes_each": {name: value for name, value in grown.items() if abs(value) >= 8},
         "idle": resting,
@@ -145,6 +151,7 @@ def show(record, numbers):
         ["connections per second", count / numbers["connecting_s"]],
         ["server's processor time per connection", f"{numbers['handshake_cpu_ns'] / 1000:.1f} us"],
         ["server's resident memory for each", f"{each['server']:.0f} B"],
+        ["the same, the second half of them only", f"{numbers['more_bytes']:.0f} B"],
         ["load generator's", f"{each['loadgen']:.0f} B"],
         ["the kernel's, both ends", f"{kernel:.0f} B"],
         ["whole machine, both ends", f"{each['machine']:.0f} B"],
