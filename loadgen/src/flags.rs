@@ -87,8 +87,7 @@ pub(crate) struct RunFlags {
     /// that fall behind may together exceed net.ipv4.tcp_mem]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(2048..=1 << 30))]
     pub(crate) receive_buffer: Option<u32>,
-    /// Process id of the server: its processor time and memory are reported, and those of its children
-    /// with it
+    /// Process id of the server: report its CPU time and memory, children included
     #[arg(long)]
     pub(crate) pid: Option<u32>,
     /// Write the report as JSON, with everyone who missed something

@@ -11,24 +11,26 @@ use serde_json::value::RawValue;
 
 /// Whether these bytes are one JSON value, white space around it allowed.
 pub fn is_json(payload: &[u8]) -> bool {
+    // Unlike `IgnoredAny`, a raw value has its UTF-8 checked as well.
+    is_value(payload, |payload| serde_json::from_slice::<&RawValue>(payload).is_ok())
+}
+
+/// The same of bytes that are known to be UTF-8, such as a text message's.
+pub fn is_json_text(text: &[u8]) -> bool {
+    is_value(text, |text| serde_json::from_slice::<IgnoredAny>(text).is_ok())
+}
+
+/// Asks serde_json only what begins like JSON: plain text is told without its error, which allocates.
+fn is_value(payload: &[u8], parses: impl FnOnce(&[u8]) -> bool) -> bool {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     let Some(at) = payload.iter().position(|byte| !is_space(byte)) else { return false };
     match payload[at] {
-        // Unlike `IgnoredAny`, a raw value has its UTF-8 checked as well.
-        b'"' | b'-' | b'0'..=b'9' | b'[' | b'{' => {
-            serde_json::from_slice::<&RawValue>(payload).is_ok()
-        }
-        // Text is told by how it begins, without serde_json's error, which allocates.
+        b'"' | b'-' | b'0'..=b'9' | b'[' | b'{' => parses(payload),
         _ => {
             let end = payload.iter().rposition(|byte| !is_space(byte)).map_or(at, |last| last + 1);
             matches!(&payload[at..end], b"false" | b"null" | b"true")
         }
     }
-}
-
-/// The same of bytes that are known to be UTF-8, such as a text message's.
-pub fn is_json_text(text: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 /// Appends `text` as a JSON string, quotes included.
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_json() {
         for good in ["1", " {\"a\": [1, 2]} \n", "null", " true\r\n", "\"é\"", "-0.5e3"] {
-            assert!(is_json(good.as_bytes()), "{good}");
+            assert!(is_json(good.as_bytes()) && is_json_text(good.as_bytes()), "{good}");
         }
         for bad in [
             &b""[..],
@@ -137,8 +139,10 @@ mod tests {
             b"01",
         ] {
             assert!(!is_json(bad), "{bad:?}");
+            assert!(str::from_utf8(bad).is_err() || !is_json_text(bad), "{bad:?}");
         }
         // Nested as deep as a message is long: no stack is used for it.
-        assert!(is_json(&[&[b'['; 30_000][..], &[b']'; 30_000]].concat()));
+        let deep = [&[b'['; 30_000][..], &[b']'; 30_000]].concat();
+        assert!(is_json(&deep) && is_json_text(&deep));
     }
 }
