@@ -317,6 +317,12 @@ impl Connection {
         self.outbox.as_ref().map_or(0, |outbox| outbox.pending_bytes())
     }
 
+    /// Its own output, to be added to; with none yet it takes a spare one.
+    #[allow(clippy::vec_box, reason = "it is held as a box")]
+    pub fn outbox_mut(&mut self, spares: &mut Vec<Box<Outbox>>) -> &mut Outbox {
+        self.outbox.get_or_insert_with(|| spares.pop().unwrap_or_default())
+    }
+
     /// Whether there is own output to send.
     pub fn has_own(&self) -> bool {
         self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())

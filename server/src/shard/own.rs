@@ -53,16 +53,14 @@ impl<I: Io> Shard<I> {
     /// Own output right after the own output before it.
     pub(super) fn own_bytes(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.find_mut(id) else { return };
-        let spares = &mut self.spare_outboxes;
-        let outbox = connection.outbox.get_or_insert_with(|| spares.pop().unwrap_or_default());
-        outbox.push_bytes(write);
+        connection.outbox_mut(&mut self.spare_outboxes).push_bytes(write);
         self.queue_own(id);
     }
 
     /// Part of a block right after the own output before it.
     pub(super) fn own_shared(&mut self, id: ConnectionId, frame: Frame, range: Range<usize>) {
         let Some(connection) = self.connections.find_mut(id) else { return };
-        let outbox = connection.outbox.get_or_insert_default();
+        let outbox = connection.outbox_mut(&mut self.spare_outboxes);
         outbox.push_shared(frame, range.start, range.end);
         self.queue_own(id);
     }

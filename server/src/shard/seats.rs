@@ -306,7 +306,8 @@ impl<I: Io> Shard<I> {
             if connection.flags.has(Flags::BLOCKED) {
                 connection.lag_base = base;
             }
-            connection.outbox.get_or_insert_default().push_range(lane_id, cursor, head);
+            let outbox = connection.outbox_mut(&mut self.spare_outboxes);
+            outbox.push_range(lane_id, cursor, head);
             self.queue_own(id);
         }
     }
@@ -324,7 +325,7 @@ impl<I: Io> Shard<I> {
         let to = lane.log.boundary(cursor, boundary);
         if to > cursor {
             count!(self.deliveries, lane.log.messages_between(cursor, to));
-            let outbox = connection.outbox.get_or_insert_default();
+            let outbox = connection.outbox_mut(&mut self.spare_outboxes);
             match lane.log.detach(cursor, to) {
                 Some(Detached::Bytes(bytes)) => {
                     outbox.push_bytes(|out| out.extend_from_slice(bytes));
