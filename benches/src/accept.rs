@@ -8,6 +8,7 @@
 
 use std::{collections::HashMap, error::Error, mem, ops::Range};
 
+use clap::ValueEnum;
 use uringcast_protocol::{
     Header, Opcode,
     handshake::{Switching, write_switching},
@@ -21,12 +22,22 @@ use uringcast_ring::{
 
 use crate::floor::Flags;
 
-/// Serves until the ring fails. A poll says when a request has come; with `receive_first` it is looked for
-/// at once, and polled for where it is not there yet.
+/// How a request is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum First {
+    /// A receive that waits, as the server has it.
+    Wait,
+    /// A poll, and a receive when it has ended.
+    Poll,
+    /// A receive at once, and a poll where the request is not there yet.
+    Look,
+}
+
+/// Serves until the ring fails.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on.
-pub fn serve(flags: &Flags, receive_first: bool) -> Result<(), Box<dyn Error>> {
+pub fn serve(flags: &Flags, first: First) -> Result<(), Box<dyn Error>> {
     pin::raise_nofile_limit()?;
     if let Some(cpu) = flags.cpu {
         pin::pin_current_thread(cpu)?;
@@ -39,7 +50,7 @@ pub fn serve(flags: &Flags, receive_first: bool) -> Result<(), Box<dyn Error>> {
     println!("listening on {address}");
     let mut front = Front {
         io,
-        receive_first,
+        first,
         connections: Vec::new(),
         heads: HashMap::new(),
         answers: Vec::new(),
@@ -59,7 +70,7 @@ pub fn serve(flags: &Flags, receive_first: bool) -> Result<(), Box<dyn Error>> {
 
 struct Front {
     io: Ring,
-    receive_first: bool,
+    first: First,
     /// By slot.
     connections: Vec<Connection>,
     /// By slot: heads that came in pieces.
@@ -143,10 +154,15 @@ impl Front {
             self.connections.resize_with(index + 1, Connection::default);
         }
         self.connections[index].phase = Phase::Head;
-        if self.receive_first {
-            self.receive(slot);
-        } else {
-            self.poll(slot);
+        match self.first {
+            First::Poll => self.poll(slot),
+            First::Look => self.receive(slot),
+            First::Wait => {
+                let connection = &mut self.connections[index];
+                connection.receiving = true;
+                let token = Token { index: slot.0, generation: connection.generation };
+                self.io.receive_when_readable(slot, token);
+            }
         }
     }
 

@@ -73,6 +73,10 @@ impl Io for NullRing {
         self.received = Some(token);
     }
 
+    fn receive_when_readable(&mut self, _slot: Slot, token: Token) {
+        self.received = Some(token);
+    }
+
     fn cancel(&mut self, _operation: Operation, _token: Token) {}
 
     fn close(&mut self, _slot: Slot, _token: Token) {}

@@ -74,9 +74,6 @@ impl NullServer {
         let peer = (Ipv4Addr::LOCALHOST, 40_000).into();
         let now = self.now;
         self.shard.complete(Completion::Accepted { listener, slot, peer }, now);
-        if let Some(token) = self.shard.io_mut().polled.take() {
-            self.shard.complete(Completion::Readable { token, hung_up: false }, now);
-        }
         let token = self.shard.io_mut().received.take().expect("a receive is asked for");
         let mut data = Vec::new();
         let key = "dGhlIHNhbXBsZSBub25jZQ==";

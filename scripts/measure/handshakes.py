@@ -3,10 +3,10 @@
 
     cargo build --release
     scripts/measure/handshakes.py                                # 15,000 connections, seven pairs
-    scripts/measure/handshakes.py --servers ours,accept,eager    # and a floor that receives before it polls
+    scripts/measure/handshakes.py --servers ours,accept,poll     # and a floor that polls before it receives
 
-`accept` is benches' floor_accept: it accepts, finds the key, answers 101 and holds; `eager` is the same
-with a receive before the first poll. Each serves alone on one processor, new in each turn, while the load generator
+`accept` is benches' floor_accept: it accepts, finds the key, answers 101 and holds; `poll` and `look` are the same
+by a poll, or a look before it. Each serves alone on one processor, new in each turn, while the load generator
 opens all connections from another as fast as they are answered. Processor time is the server's own, from before the
 first connection until it has come to rest after the last; what the kernel does for it on the client's processor (the
 handshake of TCP) is in nobody's figure.
@@ -25,12 +25,13 @@ from turns import in_turns, loadgen, median, ratios, spread, table
 
 CPU_RATIO_GOAL = 1.25
 PER_S_GOAL = 30_000
-# So long without any processor time, and a server has come to rest, s.
+# So long with hardly any processor time, and a server has come to rest, s; pings go on.
 REST_S = 0.15
+REST_SHARE = 0.05
 HOLD_S = 3
 
 
-def kinds(connections):
+def kinds(connections, before=None):
     """The servers, with room for so many."""
     floor, room = BIN / "floor_accept", ["--connections-max", connections + 1000]
 
@@ -42,8 +43,10 @@ def kinds(connections):
     return {
         **KINDS,
         "ours": ours("ours", *room),
+        "ours-before": ours("ours-before", *room, binary=before),
         "accept": accept("accept"),
-        "eager": accept("eager", "--receive-first"),
+        "poll": accept("poll", "--first", "poll"),
+        "look": accept("look", "--first", "look"),
     }
 
 
@@ -67,15 +70,15 @@ def at_rest(pid, wanted, found):
     while True:
         time.sleep(REST_S)
         now = cpu_ns(pid)
-        if now - before < REST_S * 1e9 / 100:
+        if now - before < REST_S * 1e9 * REST_SHARE:
             found.append(now)
             return
         before = now
 
 
 def turn(name, options):
-    with Running(kinds(options.connections)[name], cpus=[options.server_cpu]) as server:
-        url = f"ws://127.0.0.1:{server.place.data}{options.path if name == 'ours' else '/'}"
+    with Running(kinds(options.connections, options.before)[name], cpus=[options.server_cpu]) as server:
+        url = f"ws://127.0.0.1:{server.place.data}{options.path if name.startswith('ours') else '/'}"
         begun, found = cpu_ns(server.pid), []
         wanted = sockets() + 2 * options.connections
         watch = threading.Thread(target=at_rest, args=(server.pid, wanted, found), daemon=True)
@@ -107,6 +110,7 @@ def main():
     parser.add_argument("--connections", type=int, default=15_000)
     parser.add_argument("--rate", type=float, default=0, help="connections begun per second; 0: as fast as answered")
     parser.add_argument("--path", default="/ws", help="what is asked of our server; /raw/bench subscribes as well")
+    parser.add_argument("--before", help="another build of the server, called ours-before among --servers")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--client-cpu", type=int, default=1)

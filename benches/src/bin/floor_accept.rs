@@ -5,19 +5,22 @@
 use std::error::Error;
 
 use clap::Parser;
-use uringcast_benches::{accept::serve, floor::Flags};
+use uringcast_benches::{
+    accept::{First, serve},
+    floor::Flags,
+};
 
 /// The floor of accepting: finds the request's key, answers 101, and holds the connection.
 #[derive(Debug, Parser)]
 struct Command {
     #[command(flatten)]
     flags: Flags,
-    /// Looks for the request as soon as the connection is there, before it polls.
-    #[arg(long)]
-    receive_first: bool,
+    /// How a request is waited for.
+    #[arg(long, value_enum, default_value = "wait")]
+    first: First,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Command { flags, receive_first } = Command::parse();
-    serve(&flags, receive_first)
+    let Command { flags, first } = Command::parse();
+    serve(&flags, first)
 }

@@ -33,7 +33,7 @@ pub enum Operation {
     PollReadable,
     /// [`Io::poll_writable`]
     PollWritable,
-    /// [`Io::receive`] and [`Io::receive_multishot`]
+    /// [`Io::receive`], [`Io::receive_multishot`] and [`Io::receive_when_readable`]
     Receive,
 }
 
@@ -199,6 +199,9 @@ pub trait Io {
     fn receive(&mut self, slot: Slot, token: Token);
     /// A receive that stays armed; where the kernel has none, it ends with each (`armed: false`).
     fn receive_multishot(&mut self, slot: Slot, token: Token);
+    /// One receive into a shared buffer, as soon as there is something: spares who is about to speak the
+    /// poll, and takes more of the kernel's memory while it waits (873 B; a poll takes 261).
+    fn receive_when_readable(&mut self, slot: Slot, token: Token);
     /// Cancels an armed operation; its own last completion still comes.
     fn cancel(&mut self, operation: Operation, token: Token);
     /// Closes the slot. Nothing of it may be armed.

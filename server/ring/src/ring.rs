@@ -378,6 +378,14 @@ impl Io for Ring {
         self.push(Tag::new(Kind::Receive, token), receive);
     }
 
+    fn receive_when_readable(&mut self, slot: Slot, token: Token) {
+        self.receives_armed += 1;
+        if let (false, Sockets::Kept(kept)) = (self.capabilities.buffer_ring, &self.sockets) {
+            return self.by_hand.arm(&mut self.queues, kept, slot, token);
+        }
+        self.receive_once(slot, token, 0);
+    }
+
     fn cancel(&mut self, operation: Operation, token: Token) {
         // Where it finds nothing (ENOENT) or is too late (EALREADY), the operation's own end is on
         // its way or was told.

@@ -99,6 +99,7 @@ flags! {
     EOF = 14, "The peer has sent FIN.";
     OFFENDED = 15, "It broke a rule: nothing of it is understood any more.";
     SLOT_CLOSING = 16, "Its slot is being closed.";
+    WAITS = 20, "The receive that is armed ends only when something comes: the first of a connection.";
     HUNG_UP = 18, "The peer is known to have hung up; what it sent before may still be unread.";
     TRUSTED_HOP = 24, "It comes from a proxy that is believed when it says who its client is.";
     PROXY_LINE_DUE = 25, "Its first bytes are, or may be, a PROXY line.";

@@ -63,7 +63,7 @@ impl<I: Io> Shard<I> {
         let publish_port = listener == PUBLISH_LISTENER;
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let id = self.connections.insert(Connection::new(slot, peer, publish_port));
-        self.arm_poll(id);
+        self.receive_first(id);
         self.handshakes.start(self.now.ns, id);
         let admitted = self.meet(id, peer, publish_port);
         if full {

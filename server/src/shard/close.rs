@@ -139,7 +139,13 @@ impl<I: Io> Shard<I> {
     /// Receives what there is, to throw it away.
     pub(super) fn drain_input(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.find_mut(id) else { return };
-        if connection.phase == Phase::Closing && !connection.flags.set(Flags::RECEIVE_ARMED) {
+        if connection.phase != Phase::Closing {
+            return;
+        }
+        if connection.flags.clear(Flags::WAITS) {
+            // Nothing has come yet, perhaps nothing will.
+            self.io.cancel(Operation::Receive, Self::token(id));
+        } else if !connection.flags.set(Flags::RECEIVE_ARMED) {
             let slot = connection.slot;
             self.io.receive(slot, Self::token(id));
         }

@@ -31,6 +31,13 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// A new connection's request is about to come.
+    pub(super) fn receive_first(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        connection.flags.set(Flags::RECEIVE_ARMED.and(Flags::WAITS));
+        self.io.receive_when_readable(connection.slot, Self::token(id));
+    }
+
     pub(super) fn readable(&mut self, id: ConnectionId, hung_up: bool) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.flags.clear(Flags::POLL_ARMED);
@@ -94,7 +101,7 @@ impl<I: Io> Shard<I> {
         let buffer_bytes = self.io.receive_buffer_bytes();
         let Some(connection) = self.connections.find_mut(id) else { return };
         if !armed {
-            connection.flags.clear(Flags::RECEIVE_ARMED);
+            connection.flags.clear(Flags::RECEIVE_ARMED.and(Flags::WAITS));
         }
         if connection.phase == Phase::Ending {
             return self.finish(id);
@@ -131,16 +138,15 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn receive_ended(&mut self, id: ConnectionId, end: ReceiveEnd) {
         let Some(connection) = self.connections.find_mut(id) else { return };
-        connection.flags.clear(Flags::RECEIVE_ARMED);
+        connection.flags.clear(Flags::RECEIVE_ARMED.and(Flags::WAITS));
         if connection.phase == Phase::Ending {
             return self.finish(id);
         }
         match end {
             ReceiveEnd::Again if connection.phase == Phase::Closing => self.drained(id),
             ReceiveEnd::Cancelled if connection.phase == Phase::Closing => {
-                // A publisher's: from here on it is read as the others are.
+                // A publisher's, or the first: from here on it is read as the others are.
                 connection.flags.set(Flags::READ_WANTED);
-                self.arm_poll(id);
                 self.close_flushed(id);
                 self.resume_reading(id);
             }

@@ -8,7 +8,7 @@ use uringcast_ring::{
     Completion, Io, ListenerId, Operation, Send, SendTrouble, Slot, Token, error::RingError,
 };
 
-use crate::net::{Net, SimBuffer};
+use crate::net::{Net, SimBuffer, Wait};
 
 /// The simulated ring of one shard.
 #[derive(Debug)]
@@ -47,11 +47,15 @@ impl Io for SimIo {
     }
 
     fn receive(&mut self, slot: Slot, token: Token) {
-        self.net.borrow_mut().receive(self.shard, slot, token, false);
+        self.net.borrow_mut().receive(self.shard, slot, token, Wait::No);
     }
 
     fn receive_multishot(&mut self, slot: Slot, token: Token) {
-        self.net.borrow_mut().receive(self.shard, slot, token, true);
+        self.net.borrow_mut().receive(self.shard, slot, token, Wait::Always);
+    }
+
+    fn receive_when_readable(&mut self, slot: Slot, token: Token) {
+        self.net.borrow_mut().receive(self.shard, slot, token, Wait::Once);
     }
 
     fn cancel(&mut self, operation: Operation, token: Token) {

@@ -92,11 +92,22 @@ pub(crate) enum End {
     Reset,
 }
 
+/// Whether an operation waits for its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// It says what there is.
+    No,
+    /// For one.
+    Once,
+    /// For one after the other.
+    Always,
+}
+
 /// An operation that the kernel has.
 #[derive(Clone, Copy, Debug)]
 struct Op {
     token: Token,
-    multishot: bool,
+    wait: Wait,
     /// A completion of it is on its way.
     queued: bool,
     /// Its last completion is on its way.
@@ -225,7 +236,7 @@ impl Net {
             kernel.pending.push(Item::Readable(slot));
         }
         if let Some(receive) = &mut entry.receive
-            && receive.multishot
+            && receive.wait != Wait::No
             && !receive.queued
             && !receive.ending
         {
@@ -272,7 +283,7 @@ impl Net {
     pub(crate) fn poll_readable(&mut self, shard: usize, slot: Slot, token: Token) {
         let entry = self.entry(shard, slot, "poll");
         assert!(entry.poll.is_none(), "a poll armed twice on {slot:?}");
-        entry.poll = Some(Op { token, multishot: false, queued: false, ending: false });
+        entry.poll = Some(Op { token, wait: Wait::Once, queued: false, ending: false });
         let s = &self.sockets[self.kernels[shard].table[slot.0 as usize].as_ref().unwrap().socket];
         if !s.to_server.is_empty() || s.fin || s.reset {
             // Who arms it again before it has read everything, or without reading at all, goes on
@@ -289,7 +300,7 @@ impl Net {
         let lies = self.dice.chance(self.faults.false_room);
         let entry = self.entry(shard, slot, "poll for room");
         assert!(entry.write.is_none(), "a poll for room armed twice on {slot:?}");
-        entry.write = Some(Op { token, multishot: false, queued: lies, ending: false });
+        entry.write = Some(Op { token, wait: Wait::Once, queued: lies, ending: false });
         let socket = entry.socket;
         if lies {
             self.kernels[shard].pending.push(Item::Writable(slot.0 as usize, false));
@@ -298,12 +309,12 @@ impl Net {
         }
     }
 
-    pub(crate) fn receive(&mut self, shard: usize, slot: Slot, token: Token, multishot: bool) {
+    pub(crate) fn receive(&mut self, shard: usize, slot: Slot, token: Token, wait: Wait) {
         let entry = self.entry(shard, slot, "receive");
         assert!(entry.receive.is_none(), "a receive armed twice on {slot:?}");
         let socket = entry.socket;
-        entry.receive = Some(Op { token, multishot, queued: !multishot, ending: false });
-        if multishot {
+        entry.receive = Some(Op { token, wait, queued: wait == Wait::No, ending: false });
+        if wait != Wait::No {
             let s = &self.sockets[socket];
             if s.to_server.is_empty() && !s.fin && !s.reset {
                 return;
@@ -325,7 +336,7 @@ impl Net {
                 Operation::Receive => (&mut entry.receive, Item::ReceiveCancelled(slot)),
             };
             let Some(op) = op.as_mut().filter(|op| op.token == token) else { continue };
-            let one_shot_done = !op.multishot && op.queued;
+            let one_shot_done = op.wait != Wait::Always && op.queued;
             if !op.ending && !one_shot_done {
                 op.ending = true;
                 op.queued = true;
@@ -514,7 +525,7 @@ impl Net {
         let kernel = &mut self.kernels[shard];
         let entry = kernel.table[slot].as_mut()?;
         let receive = entry.receive.as_mut()?;
-        let (token, multishot) = (receive.token, receive.multishot);
+        let (token, wait) = (receive.token, receive.wait);
         let s = &mut self.sockets[entry.socket];
         receive.queued = false;
         let end = if s.reset {
@@ -522,7 +533,7 @@ impl Net {
         } else if s.to_server.is_empty() {
             if s.fin {
                 ReceiveEnd::Eof
-            } else if multishot {
+            } else if wait != Wait::No {
                 return None;
             } else {
                 ReceiveEnd::Again
@@ -534,7 +545,7 @@ impl Net {
             let bytes: Vec<u8> = s.to_server.drain(..count).collect();
             kernel.buffers_free.set(kernel.buffers_free.get() - 1);
             let data = SimBuffer { bytes, free: Rc::clone(&kernel.buffers_free) };
-            let armed = multishot && (receive.ending || !ends);
+            let armed = wait == Wait::Always && (receive.ending || !ends);
             if !armed {
                 entry.receive = None;
             } else if !receive.ending && (!s.to_server.is_empty() || s.fin) {

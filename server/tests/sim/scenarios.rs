@@ -258,8 +258,8 @@ fn one_stalled_subscriber_is_no_overload() {
 #[test]
 fn only_publishers_of_late_lanes_are_slowed() {
     let mut world = world(|settings| settings.overload_rotation = Duration::from_millis(5));
-    // More than fits into two slices: at the second, some wait for longer than that.
-    for _ in 0..90 {
+    // More than fits into two slices: after them, some wait for longer than that.
+    for _ in 0..120 {
         subscriber(&mut world, Err("e.0"), 1 << 20);
     }
     let few = subscriber(&mut world, Err("e.1.x"), 1 << 20);
@@ -307,7 +307,7 @@ fn only_publishers_of_late_lanes_are_slowed() {
 #[test]
 fn publishers_are_slowed_for_as_long_as_a_lane_is_late() {
     let mut world = world(|settings| settings.overload_rotation = Duration::from_millis(5));
-    for _ in 0..90 {
+    for _ in 0..120 {
         subscriber(&mut world, Err("e.0"), 64 << 20);
     }
     let source = publisher(&mut world, 0);
@@ -321,7 +321,7 @@ fn publishers_are_slowed_for_as_long_as_a_lane_is_late() {
         world.control_turn();
     }
     let counted = publications(&world);
-    let all = counted * 90;
+    let all = counted * 120;
     let left = all - world.shared.counters[0].deliveries.value();
     assert!(left * 5 > all, "{left} of {all} deliveries are left");
     let is_slowed = |world: &World| world.shared.counters[0].publishers_slowed.value() > 0;

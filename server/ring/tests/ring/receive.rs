@@ -189,6 +189,35 @@ fn stays_armed_by_hand(server: &mut Server, slot: Slot, client: &mut TcpStream) 
 }
 
 #[test]
+fn the_first_receive_waits_for_its_bytes_and_ends_with_them() {
+    let mut server = Server::new(options());
+    let (slot, mut client) = server.connect();
+    server.ring.receive_when_readable(slot, token(1));
+    server.silent();
+    speak(&mut client, b"GET");
+    match server.one() {
+        Told::Received { token: t, data, armed: false } => {
+            assert_eq!((t, &*data), (token(1), &b"GET"[..]));
+        }
+        other => panic!("{other:?}"),
+    }
+    speak(&mut client, b"more");
+    server.silent();
+    // What is there already is told at once, and so is the end.
+    server.ring.receive_when_readable(slot, token(1));
+    assert!(matches!(server.one(), Told::Received { armed: false, .. }));
+    server.ring.receive_when_readable(slot, token(1));
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(matches!(server.one(), Told::ReceiveEnded { end: ReceiveEnd::Eof, .. }));
+    // And one that waits can be cancelled.
+    let (slot, _client) = server.connect();
+    server.ring.receive_when_readable(slot, token(2));
+    server.silent();
+    server.ring.cancel(Operation::Receive, token(2));
+    assert!(matches!(server.one(), Told::ReceiveEnded { end: ReceiveEnd::Cancelled, .. }));
+}
+
+#[test]
 fn cancelling_ends_each_operation_once() {
     let mut server = Server::new(options());
     let (slot, mut client) = server.connect();
