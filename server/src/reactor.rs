@@ -23,21 +23,33 @@ pub fn run<I: Io>(
         let timeout = shard.timeout();
         let polls = timeout.is_some_and(|timeout| timeout.is_zero());
         shard.io_mut().wait(timeout, &mut completions)?;
-        let now = clock::now();
-        let busy = polls || !completions.is_empty();
-        for completion in completions.drain(..) {
-            shard.complete(completion, now);
-            shard.relieve()?;
+        let mut busy = polls || !completions.is_empty();
+        let mut may_have_slept = !polls;
+        let mut left = completions.drain(..);
+        loop {
+            let now = clock::now();
+            for completion in left.by_ref().take(COMPLETIONS_PER_TICK) {
+                shard.complete(completion, now);
+                shard.relieve()?;
+            }
+            shard.tick(now)?;
+            let end_ns = clock::monotonic_ns();
+            if shard.has_rounds() {
+                shard.record_rounds(end_ns);
+            }
+            let woken_ns = may_have_slept.then_some(now.ns);
+            lengths.tick(&shared.counters[index], woken_ns, end_ns, busy);
+            if left.len() == 0 {
+                break;
+            }
+            (busy, may_have_slept) = (true, false);
         }
-        shard.tick(now)?;
-        let end_ns = clock::monotonic_ns();
-        if shard.has_rounds() {
-            shard.record_rounds(end_ns);
-        }
-        lengths.tick(&shared.counters[index], (!polls).then_some(now.ns), end_ns, busy);
     }
     Ok(())
 }
+
+/// Completions in one tick at most: what else there is to do comes between.
+const COMPLETIONS_PER_TICK: usize = 256;
 
 /// How long ticks are, on the wall and in the thread's CPU time; what the kernel does for a tick in
 /// `wait` is part of it, sleeping is not.
@@ -59,16 +71,18 @@ impl Lengths {
     fn tick(&mut self, counters: &Counters, woken_ns: Option<u64>, end_ns: u64, busy: bool) {
         let begun_ns = woken_ns.unwrap_or(self.end_ns);
         self.end_ns = end_ns;
-        if !busy {
-            return;
+        if busy {
+            counters.tick_wall.record_ns(end_ns.saturating_sub(begun_ns));
         }
-        counters.tick_wall.record_ns(end_ns.saturating_sub(begun_ns));
         // That clock is a system call. A tick takes no more CPU time than time on the wall, so no long
         // one escapes; short ones count together, and a long one with the short ones just before it.
         if end_ns.saturating_sub(self.read_ns) >= CPU_READ_NS {
             let before_ns = std::mem::replace(&mut self.cpu_ns, clock::thread_cpu_ns());
             self.read_ns = end_ns;
-            counters.tick_cpu.record_ns(self.cpu_ns - before_ns);
+            // Idle ones do not count, and are not to be counted with the next that does.
+            if busy {
+                counters.tick_cpu.record_ns(self.cpu_ns - before_ns);
+            }
         }
     }
 }

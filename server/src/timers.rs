@@ -13,6 +13,9 @@ use std::{
 
 use crate::ids::ConnectionId;
 
+/// A wait may be longer by this part of itself: whoever sleeps is not woken for each.
+const GRAINS_PER_WAIT: u64 = 128;
+
 /// Waits of one length.
 #[derive(Debug)]
 pub struct Fixed {
@@ -41,9 +44,11 @@ impl Fixed {
         self.queue.pop_front_if(|&mut (deadline, _)| deadline <= now_ns).map(|(_, id)| id)
     }
 
-    /// When the next is due.
-    pub fn next_ns(&self) -> Option<u64> {
-        self.queue.front().map(|&(deadline, _)| deadline)
+    /// When to look: at once where one is due, else when those are that come due close together.
+    pub fn next_ns(&self, now_ns: u64) -> Option<u64> {
+        let grain_ns = (self.wait_ns / GRAINS_PER_WAIT).max(1);
+        let &(deadline, _) = self.queue.front()?;
+        Some(if deadline <= now_ns { deadline } else { deadline.next_multiple_of(grain_ns) })
     }
 }
 
@@ -146,7 +151,25 @@ mod tests {
         assert_eq!(waits.pop(9), None);
         assert_eq!(waits.pop(10), Some(id(1)));
         assert_eq!(waits.pop(14), None);
-        assert_eq!(waits.next_ns(), Some(15));
+        assert_eq!(waits.next_ns(14), Some(15));
+    }
+
+    /// Each handshake was a wake-up again, ten seconds after it.
+    #[test]
+    fn those_who_come_due_close_together_are_one_look() {
+        let mut waits = Fixed::new(12_800);
+        for begun in [1, 2, 99, 100, 101] {
+            waits.start(begun, id(1));
+        }
+        let look = waits.next_ns(12_800).expect("one waits");
+        assert_eq!(look, 12_900, "a grain is 100");
+        for _ in 0..3 {
+            assert!(waits.pop(look).is_some());
+        }
+        assert_eq!(waits.next_ns(look), Some(12_900), "what is due and not taken yet is due at once");
+        assert!(waits.pop(look).is_some());
+        assert_eq!(waits.pop(look), None, "and nobody before their time");
+        assert_eq!(waits.next_ns(look), Some(13_000));
     }
 
     #[test]

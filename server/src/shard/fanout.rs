@@ -13,10 +13,17 @@ use crate::ids::LaneId;
 
 /// Sends in one slice at most: between slices everything else has its turn.
 pub(super) const SENDS_PER_SLICE: usize = 256;
-/// A send to loopback takes 2 to 5 µs on a quiet machine; more than five times that is no send, but
-/// something that should not be.
-const SEND_NS_MIN: u64 = 5_000;
-const SEND_NS_MAX: u64 = 25_000;
+/// Fewer are hardly worth a system call.
+const SENDS_PER_SLICE_MIN: usize = 32;
+/// What a small send takes on a quiet machine, and what it is taken for until it was measured.
+const SEND_NS: u64 = 2_500;
+/// Where sends take longer, a slice has fewer of them, so that it takes no longer than this.
+const SLICE_NS: u64 = SENDS_PER_SLICE as u64 * SEND_NS;
+/// What is measured goes up to here.
+const SEND_NS_FOUND_MAX: u64 = 25_000;
+/// A send to loopback takes up to 5 µs on a machine that is not loaded; more than five times that is no
+/// send, but something that should not be.
+const SEND_NS_ALLOWED: std::ops::RangeInclusive<u64> = 5_000..=25_000;
 /// Larger ones take longer by what they copy, and those that grow so large are behind.
 const SMALL_SEND_BYTES_MAX: usize = 4 << 10;
 /// Bytes in one slice at most.
@@ -27,26 +34,34 @@ const BYTES_PER_SLICE: usize = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SendCost {
     mean_ns: u64,
-    /// The last slice was such.
-    told: bool,
+    /// Sends of the last slice, if it was such.
+    told: usize,
 }
 
 impl Default for SendCost {
     fn default() -> Self {
-        Self { mean_ns: SEND_NS_MIN, told: false }
+        Self { mean_ns: SEND_NS, told: 0 }
     }
 }
 
 impl SendCost {
     /// A slice of so many sends went out.
     fn slice(&mut self, sends: usize, bytes: usize) {
-        self.told = sends == SENDS_PER_SLICE && bytes <= sends * SMALL_SEND_BYTES_MAX;
+        let tells = sends == self.sends_per_slice() && bytes <= sends * SMALL_SEND_BYTES_MAX;
+        self.told = if tells { sends } else { 0 };
+    }
+
+    /// Sends that fit into a slice's time.
+    pub(super) fn sends_per_slice(self) -> usize {
+        let sends = (SLICE_NS / self.mean_ns) as usize;
+        sends.clamp(SENDS_PER_SLICE_MIN, SENDS_PER_SLICE)
     }
 
     /// The next tick begins so long after the one before, which did not sleep if it was `busy`.
     pub(super) fn tick(&mut self, since_ns: u64, busy: bool) {
-        if std::mem::take(&mut self.told) && busy {
-            let each_ns = (since_ns / SENDS_PER_SLICE as u64).clamp(SEND_NS_MIN, SEND_NS_MAX);
+        let sends = std::mem::take(&mut self.told);
+        if sends > 0 && busy {
+            let each_ns = (since_ns / sends as u64).clamp(SEND_NS, SEND_NS_FOUND_MAX);
             self.mean_ns = (self.mean_ns * 15 + each_ns) / 16;
         }
     }
@@ -54,7 +69,7 @@ impl SendCost {
     /// What a rotation may take for each connection: two sends, since lanes of few and of many share
     /// them, and as much as one for what delays a core now and then.
     fn allowed_ns(self) -> u64 {
-        3 * self.mean_ns
+        3 * self.mean_ns.clamp(*SEND_NS_ALLOWED.start(), *SEND_NS_ALLOWED.end())
     }
 }
 
@@ -74,13 +89,14 @@ impl<I: Io> Shard<I> {
             return Ok(());
         }
         let mut lanes = std::mem::take(&mut self.scratch.lanes);
-        self.topics.slice(SENDS_PER_SLICE, &mut lanes);
+        let sends_max = self.send_cost.sends_per_slice();
+        self.topics.slice(sends_max, &mut lanes);
         let mut sends: ArrayVec<Send<'_>, SENDS_PER_SLICE> = ArrayVec::new();
         let mut visits: ArrayVec<Visited, SENDS_PER_SLICE> = ArrayVec::new();
         let mut steps: ArrayVec<u32, SENDS_PER_SLICE> = ArrayVec::new();
         let mut bytes_left = BYTES_PER_SLICE;
         for &lane in &lanes {
-            if sends.is_full() || bytes_left == 0 {
+            if sends.len() == sends_max || bytes_left == 0 {
                 break;
             }
             steps.push(self.topics.lane(lane).turns(|visit| {
@@ -93,7 +109,7 @@ impl<I: Io> Shard<I> {
                     bytes: bytes as u32,
                 });
                 bytes_left = bytes_left.saturating_sub(bytes);
-                !sends.is_full() && bytes_left > 0
+                sends.len() < sends_max && bytes_left > 0
             }));
         }
         self.io.send(&sends, &mut self.scratch.troubles)?;
@@ -224,14 +240,22 @@ mod tests {
         cost.tick(slow_ns, false);
         assert_eq!(cost.allowed_ns(), before);
         for _ in 0..200 {
-            cost.slice(SENDS_PER_SLICE, 1_000);
-            cost.tick(slow_ns, true);
+            let sends = cost.sends_per_slice();
+            cost.slice(sends, 1_000);
+            cost.tick(12_000 * sends as u64, true);
         }
         assert!((35_000..=36_000).contains(&cost.allowed_ns()), "{cost:?}");
+        assert!((53..=54).contains(&cost.sends_per_slice()), "as many as take 640 µs");
         for _ in 0..200 {
-            cost.slice(SENDS_PER_SLICE, 1_000);
+            cost.slice(cost.sends_per_slice(), 1_000);
             cost.tick(u64::MAX, true);
         }
-        assert!(cost.allowed_ns() <= 3 * SEND_NS_MAX);
+        assert!(cost.allowed_ns() <= 3 * SEND_NS_ALLOWED.end());
+        assert_eq!(cost.sends_per_slice(), SENDS_PER_SLICE_MIN);
+        for _ in 0..200 {
+            cost.slice(cost.sends_per_slice(), 1_000);
+            cost.tick(0, true);
+        }
+        assert_eq!(cost.sends_per_slice(), SENDS_PER_SLICE, "and again as many once they are fast");
     }
 }

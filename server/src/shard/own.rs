@@ -91,7 +91,8 @@ impl<I: Io> Shard<I> {
         let mut whose: ArrayVec<ConnectionId, SENDS_PER_SLICE> = ArrayVec::new();
         let mut skipped: ArrayVec<ConnectionId, SENDS_PER_SLICE> = ArrayVec::new();
         let mut left = self.own_queue.len();
-        while left > 0 && !sends.is_full() && !skipped.is_full() {
+        let sends_max = self.send_cost.sends_per_slice();
+        while left > 0 && sends.len() < sends_max && !skipped.is_full() {
             left -= 1;
             let Some(id) = self.own_queue.pop_front() else { break };
             let Some(connection) = self.connections.find(id) else { continue };

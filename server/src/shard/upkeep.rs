@@ -14,6 +14,8 @@ use crate::{
     topics::log::Boundary,
 };
 
+/// Connections of each timer that are looked at in one tick.
+const DUE_PER_TICK: u32 = 256;
 /// Connections told to go in one tick.
 const DRAIN_SLICE: u32 = 256;
 /// A drain ends after this, whoever is left.
@@ -61,14 +63,15 @@ impl<I: Io> Shard<I> {
     }
 
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
+        let now = self.now.ns;
         let accepts = self.accepts_stopped.contains(&true).then_some(self.accepts_look_ns);
         let drain = self.drain.as_ref().map(|drain| drain.started_ns + DRAIN_NS_MAX);
         let pings = (!self.connections.is_empty()).then(|| self.pings.next_ns());
         [
-            self.handshakes.next_ns(),
-            self.closings.next_ns(),
-            self.retries.next_ns(),
-            self.lingers.next_ns(),
+            self.handshakes.next_ns(now),
+            self.closings.next_ns(now),
+            self.retries.next_ns(now),
+            self.lingers.next_ns(now),
             self.heartbeats.next_ns(),
             self.idles.next_ns(),
             self.next_overload_look_ns(),
@@ -85,26 +88,33 @@ impl<I: Io> Shard<I> {
         .min()
     }
 
+    /// Those who are due, so many of each at most: the others are due in the next tick.
     fn run_timers(&mut self) {
         let now = self.now.ns;
-        while let Some(id) = self.handshakes.pop(now) {
+        for _ in 0..DUE_PER_TICK {
+            let Some(id) = self.handshakes.pop(now) else { break };
             self.head_is_due(id);
         }
-        while let Some((id, _)) = self.idles.pop(now) {
+        for _ in 0..DUE_PER_TICK {
+            let Some((id, _)) = self.idles.pop(now) else { break };
             self.head_is_due(id);
         }
-        while let Some(id) = self.closings.pop(now) {
+        for _ in 0..DUE_PER_TICK {
+            let Some(id) = self.closings.pop(now) else { break };
             self.closing_is_due(id);
         }
-        while let Some(id) = self.retries.pop(now) {
+        for _ in 0..DUE_PER_TICK {
+            let Some(id) = self.retries.pop(now) else { break };
             if self.connections.find(id).is_some_and(|c| c.phase < Phase::Ending) {
                 self.unblock(id);
             }
         }
-        while let Some(id) = self.lingers.pop(now) {
+        for _ in 0..DUE_PER_TICK {
+            let Some(id) = self.lingers.pop(now) else { break };
             self.linger_is_due(id);
         }
-        while let Some((id, every_ms)) = self.heartbeats.pop(now) {
+        for _ in 0..DUE_PER_TICK {
+            let Some((id, every_ms)) = self.heartbeats.pop(now) else { break };
             if self.heartbeat(id) {
                 self.heartbeats.start(now + u64::from(every_ms) * 1_000_000, id, every_ms);
             }
