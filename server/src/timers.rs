@@ -166,7 +166,11 @@ mod tests {
         for _ in 0..3 {
             assert!(waits.pop(look).is_some());
         }
-        assert_eq!(waits.next_ns(look), Some(12_900), "what is due and not taken yet is due at once");
+        assert_eq!(
+            waits.next_ns(look),
+            Some(12_900),
+            "what is due and not taken yet is due at once"
+        );
         assert!(waits.pop(look).is_some());
         assert_eq!(waits.pop(look), None, "and nobody before their time");
         assert_eq!(waits.next_ns(look), Some(13_000));

@@ -40,8 +40,8 @@ pub(super) struct Granted {
     sample_ms: u32,
 }
 
-/// Names compared with new patterns in one tick, about 70 ns each.
-const COMPARISONS_PER_TICK: usize = 100_000;
+/// With so many tokens of names looked at for new patterns in a tick, it takes no further one.
+const TOKENS_PER_TICK: usize = 100_000;
 
 impl<I: Io> Shard<I> {
     pub(super) fn command(&mut self, id: ConnectionId, message: &[u8]) {
@@ -199,14 +199,13 @@ impl<I: Io> Shard<I> {
         }
         let sample_ms = sample_ms.map_or(0, |wanted_ms| self.grant_ms(&pattern, wanted_ms));
         let name = pattern.as_str();
-        if !pattern.is_exact() && self.topics.names.entry_of(name, sample_ms).is_none() {
-            // A new pattern is compared with every topic. One is always taken; of more, a tick takes
-            // so many that the others on this core do not feel it.
-            let cost = self.topics.names.topics_count();
-            if self.comparisons > 0 && self.comparisons + cost > COMPARISONS_PER_TICK {
-                return Err(ErrorCode::Busy);
-            }
-            self.comparisons += cost;
+        // A new pattern looks at as many names as it matches, or more; a tick takes so many that the
+        // others on this core do not feel it.
+        if self.topics.names.looked_at() >= TOKENS_PER_TICK
+            && !pattern.is_exact()
+            && self.topics.names.entry_of(name, sample_ms).is_none()
+        {
+            return Err(ErrorCode::Busy);
         }
         let entry = self.topics.entry_for(&pattern, sample_ms).map_err(|_| ErrorCode::Limit)?;
         // At one pace only: the last wish holds.

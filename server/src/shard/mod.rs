@@ -180,8 +180,6 @@ pub struct Shard<I: Io> {
     drain: Option<upkeep::Drain>,
     ended: bool,
     sleeping: bool,
-    /// Names compared with new patterns in this tick.
-    comparisons: usize,
     send_cost: fanout::SendCost,
     /// What may still be looked through in this tick to judge who lags.
     looks_left: usize,
@@ -264,7 +262,6 @@ impl<I: Io> Shard<I> {
             drain: None,
             ended: false,
             sleeping: false,
-            comparisons: 0,
             send_cost: fanout::SendCost::default(),
             looks_left: 0,
             cursor_look_ns: 0,
@@ -332,7 +329,7 @@ impl<I: Io> Shard<I> {
             self.sleeping = false;
             self.node.awake();
         }
-        self.comparisons = 0;
+        self.topics.names.tick();
         self.looks_left = lag::LOOKS_PER_TICK / 2;
         self.vow();
         self.deflate_left = compress::INLINE_BYTES_PER_TICK;

@@ -15,6 +15,7 @@ mod queues;
 mod repace;
 pub mod sweep;
 pub mod tally;
+mod tokens;
 
 use std::{
     borrow::Cow,

@@ -17,6 +17,7 @@ use crate::{
     topics::{
         history::{History, Past},
         pace::Sampled,
+        tokens::Tokens,
     },
 };
 
@@ -177,8 +178,12 @@ pub struct Names {
     topics_by_name: HashTable<u32>,
     entries: Slab<Entry>,
     entries_by_name: HashTable<u32>,
+    topics_by_token: Tokens<TopicId>,
     /// The entries that are patterns.
-    patterns: Vec<EntryId>,
+    patterns: Tokens<EntryId>,
+    patterns_count: usize,
+    /// Nodes of `topics_by_token` that were looked at for new patterns in this tick.
+    looked_at: usize,
     /// Blocks of all topics' last values, bytes.
     last_bytes: u64,
     /// Blocks of all topics' histories, last values included, bytes.
@@ -201,7 +206,10 @@ impl Names {
             topics_by_name: HashTable::new(),
             entries: Slab::new(),
             entries_by_name: HashTable::new(),
-            patterns: Vec::new(),
+            topics_by_token: Tokens::new(seed.wrapping_add(1)),
+            patterns: Tokens::new(seed.wrapping_add(2)),
+            patterns_count: 0,
+            looked_at: 0,
             last_bytes: 0,
             history_bytes: 0,
             history_bytes_max,
@@ -225,7 +233,17 @@ impl Names {
 
     /// How many patterns someone is subscribed to.
     pub fn patterns_count(&self) -> usize {
-        self.patterns.len()
+        self.patterns_count
+    }
+
+    /// How many tokens of names were looked at for new patterns in this tick.
+    pub fn looked_at(&self) -> usize {
+        self.looked_at
+    }
+
+    /// A tick begins.
+    pub fn tick(&mut self) {
+        self.looked_at = 0;
     }
 
     /// A topic by its name and the name's hash.
@@ -298,9 +316,7 @@ impl Names {
     /// The same for a topic that its home has made already, whose bounds hold for all shards.
     pub fn create_ordered(&mut self, name: &str, hash: u64, terms: TopicTerms) -> TopicId {
         let mut entries: Vec<_> = self.entries_of(name).collect();
-        entries.extend(
-            self.patterns.iter().filter(|e| self.entries[e.0 as usize].pattern.matches(name)),
-        );
+        self.patterns.matching(name, |entry| entries.push(entry));
         let key = self.topics.vacant_key() as u32;
         let id = TopicId(key);
         let mut sampled_entries = 0;
@@ -335,6 +351,7 @@ impl Names {
             past_epochs: None,
             sampled: sampled_entries,
         });
+        self.topics_by_token.insert(name, id);
         let topics = &self.topics;
         self.topics_by_name.insert_unique(hash, key, |&k| topics[k as usize].hash);
         id
@@ -357,6 +374,7 @@ impl Names {
                 topics.remove(at);
             }
         }
+        self.topics_by_token.remove(&topic.name, id);
         if let Ok(found) = self.topics_by_name.find_entry(topic.hash, |&key| key == id.0) {
             found.remove();
         }
@@ -387,7 +405,7 @@ impl Names {
             return Ok(id);
         }
         let exact = pattern.is_exact();
-        if !exact && self.patterns.len() >= self.patterns_max {
+        if !exact && self.patterns_count >= self.patterns_max {
             return Err(Full);
         }
         let hash = self.hash(pattern.as_str());
@@ -396,8 +414,13 @@ impl Names {
         let topics: Vec<_> = if exact {
             self.find(pattern.as_str(), hash).into_iter().collect()
         } else {
-            self.patterns.push(id);
-            self.topics().filter(|(_, t)| pattern.matches(&t.name)).map(|(id, _)| id).collect()
+            self.patterns.insert(pattern.as_str(), id);
+            self.patterns_count += 1;
+            let mut topics = Vec::new();
+            self.looked_at +=
+                self.topics_by_token.matched_by(pattern.as_str(), |topic| topics.push(topic));
+            topics.sort_unstable();
+            topics
         };
         for topic in &topics {
             let topic = &mut self.topics[topic.0 as usize];
@@ -455,7 +478,8 @@ impl Names {
             found.remove();
         }
         if !entry.pattern.is_exact() {
-            self.patterns.retain(|&other| other != id);
+            self.patterns.remove(entry.pattern.as_str(), id);
+            self.patterns_count -= 1;
         }
     }
 }
