@@ -68,6 +68,10 @@ def lines(path, series, *, x, y, title, log_x=False, log_y=False, bound=None):
     save(pyplot, canvas, path)
 
 
+# Of more, names stand upright, or they would cover each other.
+BARS_FLAT_MAX = 10
+
+
 def bars(path, values, *, y, title, log_y=False):
     """`values`: {name: number}, each with its number above it."""
     if path is None or (pyplot := figure()) is None:
@@ -79,7 +83,7 @@ def bars(path, values, *, y, title, log_y=False):
     if log_y:
         axes.set_yscale("log")
     axes.set(ylabel=y, title=title)
-    axes.tick_params(axis="x", labelrotation=20)
+    axes.tick_params(axis="x", labelrotation=20 if len(values) <= BARS_FLAT_MAX else 90)
     save(pyplot, canvas, path)
 
 
