@@ -88,21 +88,27 @@ impl Pattern {
     /// Whether the pattern matches this valid name.
     #[inline]
     pub fn matches(&self, name: &str) -> bool {
-        let mut tokens = name.split('.');
-        for wanted in self.0.split('.') {
-            let Some(token) = tokens.next() else {
-                return false;
-            };
-            match wanted {
-                // The last token, so whatever else the name has is matched too.
-                ">" => return true,
-                "*" => {}
-                exact if exact == token => {}
-                _ => return false,
-            }
-        }
-        tokens.next().is_none()
+        tokens_match(&self.0, name)
     }
+}
+
+/// Whether tokens of a valid pattern match tokens of a valid name, all of each.
+#[inline]
+pub fn tokens_match(pattern: &str, name: &str) -> bool {
+    let mut tokens = name.split('.');
+    for wanted in pattern.split('.') {
+        let Some(token) = tokens.next() else {
+            return false;
+        };
+        match wanted {
+            // The last token, so whatever else the name has is matched too.
+            ">" => return true,
+            "*" => {}
+            exact if exact == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
 }
 
 impl core::fmt::Display for Pattern {

@@ -1,4 +1,5 @@
-//! The only reading of the clocks; at the beginning of a tick and at its end.
+//! The only reading of the clocks, at the beginning of a tick and at its end; the ring reads one for how
+//! long a batch of sends takes.
 //!
 //! Knows: the clocks. Must not know: who asks.
 

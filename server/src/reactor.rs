@@ -39,7 +39,7 @@ pub fn run<I: Io>(
             }
             let woken_ns = may_have_slept.then_some(now.ns);
             lengths.tick(&shared.counters[index], woken_ns, end_ns, busy);
-            if left.len() == 0 {
+            if left.len() == 0 || shard.has_ended() {
                 break;
             }
             (busy, may_have_slept) = (true, false);

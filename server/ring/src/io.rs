@@ -189,6 +189,11 @@ pub trait Io {
         troubles: &mut Vec<SendTrouble>,
     ) -> Result<(), RingError>;
 
+    /// How long the last [`Io::send`] took, ns; 0 where sends take no time.
+    fn last_send_ns(&self) -> u64 {
+        0
+    }
+
     /// Arms a poll for input, which ends with its first event. One that stayed armed would have to be
     /// cancelled when its connection ends, and cancelling looks through a part of all that is in
     /// flight (the kernel's table has 256 lists at most).

@@ -15,6 +15,7 @@ use std::{
 };
 
 use io_uring::{cqueue, opcode, squeue, types};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     accept::Listener,
@@ -36,6 +37,7 @@ use crate::{
 pub struct Ring {
     pub(crate) queues: Queues,
     pub(crate) batches: Batches,
+    last_send_ns: u64,
     pub(crate) buffers: Rc<Buffers>,
     by_hand: ByHand,
     pub(crate) capabilities: Capabilities,
@@ -100,6 +102,7 @@ impl Ring {
             pending: Vec::with_capacity(queues.uring.params().cq_entries() as usize),
             queues,
             batches: Batches::new(skip_success),
+            last_send_ns: 0,
             buffers,
             by_hand: ByHand::default(),
             sockets: Sockets::new(capabilities.direct_descriptors, slots),
@@ -332,7 +335,14 @@ impl Io for Ring {
         sends: &[Send<'_>],
         troubles: &mut Vec<SendTrouble>,
     ) -> Result<(), RingError> {
-        self.batches.send(&mut self.queues, &mut self.pending, sends, troubles)
+        let begun_ns = monotonic_ns();
+        self.batches.send(&mut self.queues, &mut self.pending, sends, troubles)?;
+        self.last_send_ns = monotonic_ns().saturating_sub(begun_ns);
+        Ok(())
+    }
+
+    fn last_send_ns(&self) -> u64 {
+        self.last_send_ns
     }
 
     fn poll_readable(&mut self, slot: Slot, token: Token) {
@@ -513,6 +523,12 @@ impl fmt::Display for RingDescription {
 const KEPT_ACCEPTS_MAX: u16 = 16;
 /// Rounds of waiting for cancelled operations, of 10 ms.
 const DROP_TRIES: u32 = 100;
+
+/// For how long a batch takes, which only the ring sees; deadlines are the reactor's.
+fn monotonic_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
 
 #[cfg(test)]
 mod tests {

@@ -29,31 +29,41 @@ const SMALL_SEND_BYTES_MAX: usize = 4 << 10;
 /// Bytes in one slice at most.
 const BYTES_PER_SLICE: usize = 1 << 20;
 
-/// What a small send takes here, as far as a full slice in a busy tick tells: the kernel's part, and
-/// what else has its turn between slices.
+/// What a send takes here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SendCost {
-    mean_ns: u64,
+    /// The kernel's part alone, of sends of any size.
+    send_ns: u64,
+    /// Of small ones, as far as a full slice in a busy tick tells: the kernel's part, and what else has
+    /// its turn between slices.
+    turn_ns: u64,
     /// Sends of the last slice, if it was such.
     told: usize,
 }
 
 impl Default for SendCost {
     fn default() -> Self {
-        Self { mean_ns: SEND_NS, told: 0 }
+        Self { send_ns: SEND_NS, turn_ns: SEND_NS, told: 0 }
     }
 }
 
 impl SendCost {
-    /// A slice of so many sends went out.
-    fn slice(&mut self, sends: usize, bytes: usize) {
-        let tells = sends == self.sends_per_slice() && bytes <= sends * SMALL_SEND_BYTES_MAX;
+    /// So many sends went out, and took so long.
+    pub(super) fn sent(&mut self, sends: usize, took_ns: u64) {
+        if sends >= SENDS_PER_SLICE_MIN {
+            self.send_ns = mean(self.send_ns, took_ns / sends as u64);
+        }
+    }
+
+    /// A slice of so many sends went out, of `sends_max` that it could have had.
+    fn slice(&mut self, sends: usize, sends_max: usize, bytes: usize) {
+        let tells = sends == sends_max && bytes <= sends * SMALL_SEND_BYTES_MAX;
         self.told = if tells { sends } else { 0 };
     }
 
     /// Sends that fit into a slice's time.
     pub(super) fn sends_per_slice(self) -> usize {
-        let sends = (SLICE_NS / self.mean_ns) as usize;
+        let sends = (SLICE_NS / self.send_ns) as usize;
         sends.clamp(SENDS_PER_SLICE_MIN, SENDS_PER_SLICE)
     }
 
@@ -61,16 +71,20 @@ impl SendCost {
     pub(super) fn tick(&mut self, since_ns: u64, busy: bool) {
         let sends = std::mem::take(&mut self.told);
         if sends > 0 && busy {
-            let each_ns = (since_ns / sends as u64).clamp(SEND_NS, SEND_NS_FOUND_MAX);
-            self.mean_ns = (self.mean_ns * 15 + each_ns) / 16;
+            self.turn_ns = mean(self.turn_ns, since_ns / sends as u64);
         }
     }
 
     /// What a rotation may take for each connection: two sends, since lanes of few and of many share
     /// them, and as much as one for what delays a core now and then.
     fn allowed_ns(self) -> u64 {
-        3 * self.mean_ns.clamp(*SEND_NS_ALLOWED.start(), *SEND_NS_ALLOWED.end())
+        3 * self.turn_ns.clamp(*SEND_NS_ALLOWED.start(), *SEND_NS_ALLOWED.end())
     }
+}
+
+/// What is taken for a send's time, one more having been found.
+fn mean(before_ns: u64, found_ns: u64) -> u64 {
+    (before_ns * 15 + found_ns.clamp(SEND_NS, SEND_NS_FOUND_MAX)) / 16
 }
 
 /// A visit that is on its way.
@@ -114,7 +128,8 @@ impl<I: Io> Shard<I> {
         }
         self.io.send(&sends, &mut self.scratch.troubles)?;
         drop(sends);
-        self.send_cost.slice(visits.len(), BYTES_PER_SLICE - bytes_left);
+        self.send_cost.sent(visits.len(), self.io.last_send_ns());
+        self.send_cost.slice(visits.len(), sends_max, BYTES_PER_SLICE - bytes_left);
         self.settle_visits(&visits);
         self.finish_slice(&lanes, &steps);
         self.scratch.lanes = lanes;
@@ -226,36 +241,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_full_slices_of_small_sends_in_busy_ticks_tell_what_a_send_takes() {
+    fn only_full_slices_of_small_sends_in_busy_ticks_tell_what_a_turn_takes() {
         let mut cost = SendCost::default();
-        let before = cost.allowed_ns();
+        let (all, before) = (SENDS_PER_SLICE, cost.allowed_ns());
         assert_eq!(before, 15_000);
-        let slow_ns = 12_000 * SENDS_PER_SLICE as u64;
+        let slow_ns = 12_000 * all as u64;
         cost.tick(slow_ns, true);
-        cost.slice(SENDS_PER_SLICE - 1, 1_000);
+        cost.slice(all - 1, all, 1_000);
         cost.tick(slow_ns, true);
-        cost.slice(SENDS_PER_SLICE, SENDS_PER_SLICE * SMALL_SEND_BYTES_MAX + 1);
+        cost.slice(all, all, all * SMALL_SEND_BYTES_MAX + 1);
         cost.tick(slow_ns, true);
-        cost.slice(SENDS_PER_SLICE, 1_000);
+        cost.slice(all, all, 1_000);
         cost.tick(slow_ns, false);
         assert_eq!(cost.allowed_ns(), before);
         for _ in 0..200 {
-            let sends = cost.sends_per_slice();
-            cost.slice(sends, 1_000);
-            cost.tick(12_000 * sends as u64, true);
+            cost.slice(all, all, 1_000);
+            cost.tick(slow_ns, true);
         }
         assert!((35_000..=36_000).contains(&cost.allowed_ns()), "{cost:?}");
-        assert!((53..=54).contains(&cost.sends_per_slice()), "as many as take 640 µs");
+        assert_eq!(cost.sends_per_slice(), all, "a turn is long because of what is no send");
         for _ in 0..200 {
-            cost.slice(cost.sends_per_slice(), 1_000);
+            cost.slice(all, all, 1_000);
             cost.tick(u64::MAX, true);
         }
         assert!(cost.allowed_ns() <= 3 * SEND_NS_ALLOWED.end());
-        assert_eq!(cost.sends_per_slice(), SENDS_PER_SLICE_MIN);
-        for _ in 0..200 {
-            cost.slice(cost.sends_per_slice(), 1_000);
-            cost.tick(0, true);
-        }
-        assert_eq!(cost.sends_per_slice(), SENDS_PER_SLICE, "and again as many once they are fast");
+    }
+
+    /// A slice of 256 sends of 20 µs was 5 ms for all others.
+    #[test]
+    fn a_slice_has_as_many_sends_as_fit_into_its_time() {
+        let mut cost = SendCost::default();
+        assert_eq!(cost.sends_per_slice(), SENDS_PER_SLICE);
+        let mut times = |each_ns: u64| {
+            for _ in 0..200 {
+                let sends = cost.sends_per_slice();
+                cost.sent(sends, each_ns.saturating_mul(sends as u64));
+            }
+            cost.sends_per_slice()
+        };
+        assert_eq!(times(2_000), SENDS_PER_SLICE);
+        let some = times(10_000);
+        assert!((64..=66).contains(&some), "{some}: as many as take 640 µs");
+        assert_eq!(times(u64::MAX), SENDS_PER_SLICE_MIN);
+        assert_eq!(times(1_000), SENDS_PER_SLICE, "and again as many once they are fast");
+        cost.sent(SENDS_PER_SLICE_MIN - 1, u64::MAX);
+        assert_eq!(cost.sends_per_slice(), SENDS_PER_SLICE, "a few say nothing");
     }
 }

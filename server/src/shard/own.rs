@@ -128,6 +128,7 @@ impl<I: Io> Shard<I> {
         self.scratch.troubles.clear();
         if count > 0 {
             self.io.send(&sends, &mut self.scratch.troubles)?;
+            self.send_cost.sent(count as usize, self.io.last_send_ns());
         }
         drop(sends);
         count!(self.sends_own, count);

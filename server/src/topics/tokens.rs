@@ -4,17 +4,23 @@
 //! Knows: tokens, and whose the texts are. Must not know: what a topic or an entry is.
 //!
 //! A tree, a token to a node: of names, which a pattern is led through, or of patterns, through which a
-//! name is led. No text is compared; a `*` costs what is there at its place, a `>` what it matches.
+//! name is led. A `*` costs what is there at its place, a `>` what it matches. What is beyond
+//! [`DEPTH_MAX`] tokens is one node, and compared, so that no name takes more than that many.
 
 use hashbrown::HashTable;
 use slab::Slab;
+use uringcast_protocol::topic_name::tokens_match;
 
 use crate::home::topic_hash;
+
+/// Nodes of a text at most; a node is about 150 B.
+const DEPTH_MAX: usize = 8;
 
 /// Texts of tokens joined by `.`, each of one owner or more.
 #[derive(Debug)]
 pub(super) struct Tokens<T> {
     seed: u64,
+    depth_max: usize,
     nodes: Slab<Node<T>>,
     /// Nodes by their parent and token.
     by_token: HashTable<u32>,
@@ -22,6 +28,7 @@ pub(super) struct Tokens<T> {
 
 #[derive(Debug)]
 struct Node<T> {
+    /// The token, or at the last depth all the tokens that are left.
     token: Box<str>,
     /// Of the token and the parent.
     hash: u64,
@@ -47,7 +54,7 @@ impl<T: Copy + Eq> Tokens<T> {
             children: Vec::new(),
             owners: Vec::new(),
         });
-        Self { seed, nodes, by_token: HashTable::new() }
+        Self { seed, depth_max: DEPTH_MAX, nodes, by_token: HashTable::new() }
     }
 
     fn node(&self, key: u32) -> &Node<T> {
@@ -70,7 +77,7 @@ impl<T: Copy + Eq> Tokens<T> {
     /// One more owner of a text.
     pub(super) fn insert(&mut self, text: &str, owner: T) {
         let mut at = ROOT;
-        for token in text.split('.') {
+        for token in text.splitn(self.depth_max, '.') {
             at = match self.child(at, token) {
                 Some(child) => child,
                 None => self.grow(at, token),
@@ -101,7 +108,7 @@ impl<T: Copy + Eq> Tokens<T> {
     /// An owner of a text less; nodes that lead nowhere go.
     pub(super) fn remove(&mut self, text: &str, owner: T) {
         let mut at = ROOT;
-        for token in text.split('.') {
+        for token in text.splitn(self.depth_max, '.') {
             let Some(child) = self.child(at, token) else { return };
             at = child;
         }
@@ -131,26 +138,31 @@ impl<T: Copy + Eq> Tokens<T> {
     /// Tells the owners of all names that a pattern matches. Returns how many nodes were looked at.
     pub(super) fn matched_by(&self, pattern: &str, mut tell: impl FnMut(T)) -> usize {
         let mut looked_at = 0;
-        let mut ways = vec![(ROOT, Some(pattern))];
-        while let Some((at, rest)) = ways.pop() {
+        let mut ways = vec![(ROOT, Some(pattern), self.depth_max)];
+        while let Some((at, rest, depth)) = ways.pop() {
             looked_at += 1;
+            let node = self.node(at);
             let Some(rest) = rest else {
-                self.node(at).owners.iter().copied().for_each(&mut tell);
+                node.owners.iter().copied().for_each(&mut tell);
                 continue;
             };
-            let (token, rest) = first(rest);
-            match token {
-                ">" => {
-                    let mut below = self.node(at).children.clone();
-                    while let Some(key) = below.pop() {
-                        looked_at += 1;
-                        let node = self.node(key);
-                        node.owners.iter().copied().for_each(&mut tell);
-                        below.extend_from_slice(&node.children);
-                    }
+            let (token, after) = first(rest);
+            if token == ">" {
+                let mut below = node.children.clone();
+                while let Some(key) = below.pop() {
+                    looked_at += 1;
+                    let node = self.node(key);
+                    node.owners.iter().copied().for_each(&mut tell);
+                    below.extend_from_slice(&node.children);
                 }
-                "*" => ways.extend(self.node(at).children.iter().map(|&child| (child, rest))),
-                token => ways.extend(self.child(at, token).map(|child| (child, rest))),
+            } else if depth == 1 {
+                looked_at += node.children.len();
+                let matches = |&&key: &&u32| tokens_match(rest, &self.node(key).token);
+                ways.extend(node.children.iter().filter(matches).map(|&key| (key, None, 0)));
+            } else if token == "*" {
+                ways.extend(node.children.iter().map(|&child| (child, after, depth - 1)));
+            } else {
+                ways.extend(self.child(at, token).map(|child| (child, after, depth - 1)));
             }
         }
         looked_at
@@ -159,22 +171,29 @@ impl<T: Copy + Eq> Tokens<T> {
     /// Tells the owners of all patterns that match a name. Returns how many nodes were looked at.
     pub(super) fn matching(&self, name: &str, mut tell: impl FnMut(T)) -> usize {
         let mut looked_at = 0;
-        let mut ways = vec![(ROOT, Some(name))];
-        while let Some((at, rest)) = ways.pop() {
+        let mut ways = vec![(ROOT, Some(name), self.depth_max)];
+        while let Some((at, rest, depth)) = ways.pop() {
             looked_at += 1;
+            let node = self.node(at);
             let Some(rest) = rest else {
-                self.node(at).owners.iter().copied().for_each(&mut tell);
+                node.owners.iter().copied().for_each(&mut tell);
                 continue;
             };
-            if self.node(at).children.is_empty() {
+            if depth == 1 {
+                looked_at += node.children.len();
+                let matches = |&&key: &&u32| tokens_match(&self.node(key).token, rest);
+                ways.extend(node.children.iter().filter(matches).map(|&key| (key, None, 0)));
+                continue;
+            }
+            if node.children.is_empty() {
                 continue;
             }
             if let Some(all) = self.child(at, ">") {
                 self.node(all).owners.iter().copied().for_each(&mut tell);
             }
-            let (token, rest) = first(rest);
-            ways.extend(self.child(at, "*").map(|child| (child, rest)));
-            ways.extend(self.child(at, token).map(|child| (child, rest)));
+            let (token, after) = first(rest);
+            ways.extend(self.child(at, "*").map(|child| (child, after, depth - 1)));
+            ways.extend(self.child(at, token).map(|child| (child, after, depth - 1)));
         }
         looked_at
     }
@@ -230,8 +249,10 @@ mod tests {
             names in vec(name(), 0..20),
             patterns in vec(pattern(), 0..20),
             gone in vec((any::<bool>(), 0..20_usize), 0..20),
+            depth_max in 1..6_usize,
         ) {
             let (mut by_name, mut by_pattern) = (Tokens::new(7), Tokens::new(8));
+            (by_name.depth_max, by_pattern.depth_max) = (depth_max, depth_max);
             let mut live_names: Vec<_> = names.iter().map(Some).collect();
             let mut live_patterns: Vec<_> = patterns.iter().map(Some).collect();
             names.iter().enumerate().for_each(|(owner, name)| by_name.insert(name, owner));
@@ -280,6 +301,18 @@ mod tests {
         assert_eq!(found, [10_000]);
         assert!(names.matched_by("md.77.>", |owner| found.push(owner)) <= 4);
         assert_eq!(found, [10_000, 77]);
+    }
+
+    #[test]
+    fn no_name_takes_more_than_so_many_nodes() {
+        let mut names = Tokens::new(1);
+        let long = ["a"; 128].join(".");
+        names.insert(&long, 1);
+        assert_eq!(names.nodes.len(), 1 + DEPTH_MAX);
+        assert_eq!(matched_by(&names, &["*"; 128].join(".")), [1]);
+        assert_eq!(matched_by(&names, &["*"; 127].join(".")), [0_usize; 0]);
+        names.remove(&long, 1);
+        assert_eq!(names.nodes.len(), 1);
     }
 
     #[test]
