@@ -106,8 +106,11 @@ impl<I: Io> Shard<I> {
     /// Where it was can't be told: of event topics nothing can be said but where they stand.
     fn begin_anew(&self, id: TopicId, why: Recovered, starts: &mut Vec<Owed>) -> Recovered {
         let topic = self.topics.names.topic(id);
+        // Where there are none, nothing is to be sent, and what a sweep still has to send stays owed.
+        let has_none = self.topics.rule(topic.rule).snapshot == SnapshotSource::None;
         match topic.kind {
             Kind::Event => {}
+            Kind::Value if has_none => {}
             Kind::Value | Kind::Delta => {
                 starts.push(Owed::from(id, topic, topic.seq + 1, Need::Snapshot))
             }

@@ -3,7 +3,7 @@
 //! Knows: one client's steps at a time. Must not know: dice; nothing here is left to chance.
 
 use uringcast::{
-    rules::{HistoryBounds, Kind as RuleKind, Overflow, Rules, TopicRule},
+    rules::{HistoryBounds, Kind as RuleKind, Overflow, Rules, SnapshotSource, TopicRule},
     settings::Settings,
 };
 use uringcast_protocol::Opcode;
@@ -206,6 +206,39 @@ fn a_resume_beside_a_snapshot_of_the_same_topic() {
     let at = log.iter().position(answer).expect("the answer");
     let after = log[at..].iter().filter(|entry| matches!(entry, Entry::Message { .. })).count();
     assert_eq!(after, 3, "numbers 3, 4 and 5: {:?}", &log[at..]);
+}
+
+/// Who named an epoch that is unknown, while its sweep still had the newest value to send, was never
+/// sent it where the topic's rule has no snapshots.
+#[test]
+fn a_resume_from_nowhere_takes_nothing_from_a_sweep() {
+    let mut world = world(1, |_, settings| {
+        settings.lag_bytes_max = 5_000;
+        let mut value = rule("v.>", RuleKind::Value);
+        value.snapshot = SnapshotSource::None;
+        let given = settings.rules.given().to_vec();
+        settings.rules = Rules::new([vec![value], given].concat());
+    });
+    let _observer = subscriber(&mut world, Ok(&[">"]), 1 << 20);
+    control(&mut world, EVENT);
+    subscriber(&mut world, Ok(&["e.0"]), 1 << 20);
+    world.settle();
+    let source = publisher(&mut world, VALUE);
+    let who = subscriber(&mut world, Ok(&["v.0"]), 500);
+    world.clients[who].wire.pace = Pace::Stalled;
+    for _ in 0..30 {
+        publish(&mut world, source, VALUE, 1_000);
+    }
+    assert_eq!(world.shards[0].vitals().sweeps, 1);
+    let epoch = world.truth.epochs[EVENT][&0].clone();
+    let resume = Resume { topic: VALUE, name: "v.0".to_owned(), epoch, seq: 2, number: 2 };
+    subscribe(&mut world, who, &["v.0"], Wish { resume: vec![resume], ..Wish::default() });
+    world.clients[who].wire.pace = Pace::Eager;
+    let log = checked(&mut world, who);
+    let nowhere = |entry: &Entry| {
+        matches!(entry, Entry::Subscribed { begin: Begin::Behind { known: false, .. }, .. })
+    };
+    assert!(log.iter().any(nowhere), "{log:?}");
 }
 
 /// What a sweep had still to send of a topic was lost in silence when the topic was deleted.
