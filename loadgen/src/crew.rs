@@ -96,7 +96,8 @@ impl<'a> Crew<'a> {
         let means = means(self.flags.kernel.kernel_tier)?;
         let connections_max = self.connections_max(means)?;
         let shares = share(&self.clients, self.threads(means)?);
-        let watch = Watch::new(self.flags, self.clients.len() as u64)?;
+        let server = self.flags.server.find()?;
+        let watch = Watch::new(self.flags, server.as_ref(), self.clients.len() as u64)?;
         let threads = shares.len();
         let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
         let shared = Arc::new(shared);
@@ -154,7 +155,7 @@ impl<'a> Crew<'a> {
             jobs.push(Job { plan, judge, sources: sources.take().unwrap_or_default() });
         }
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
-        let finished = run(jobs, &shared, self.timing, self.flags.pid, watch)?;
+        let finished = run(jobs, &shared, self.timing, server.as_ref(), watch)?;
         let own = Own::new(finished.own, aside_bytes(cells, number_first), means, connections_max);
         let clients = &self.clients;
         let has_books = self.books.is_some();

@@ -24,7 +24,7 @@ pub(crate) use self::kernel::{KernelFlags, KernelTier};
 pub(crate) use self::publish::PublishFlags;
 pub(crate) use self::scenario::ScenarioFlags;
 pub(crate) use self::search::SearchFlags;
-pub(crate) use self::seeing::{CompareFlags, SeeingFlags};
+pub(crate) use self::seeing::{CompareFlags, SeeingFlags, ServerFlags};
 pub(crate) use self::selftest::SelftestFlags;
 pub(crate) use self::watchlists::WatchlistsFlags;
 use crate::burst::Burst;
@@ -69,15 +69,15 @@ pub(crate) enum Command {
 /// What all commands share.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunFlags {
-    /// Receiving threads, each with an io_uring; more where one ring's table of files is too small.
-    /// Publishers have one more
+    /// Receiving threads, each with an io_uring, more where its table of files is too small; publishers
+    /// have one more
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) threads: u16,
     /// Processors of the receiving threads; one more is the publishing thread's, else it shares the
     /// first
     #[arg(long, value_delimiter = ',', value_name = "CPU,…")]
     pub(crate) cpus: Vec<usize>,
-    /// Connections begun per second; 0: as fast as they are answered
+    /// Begun per second; 0: as fast as they are answered
     #[arg(long, default_value_t = 5000, value_name = "PER_S")]
     pub(crate) connect_rate: u32,
     /// Source addresses [default: one of 127.0.0.0/8 per 1,000 connections to a loopback server]
@@ -87,9 +87,8 @@ pub(crate) struct RunFlags {
     /// that fall behind may together exceed net.ipv4.tcp_mem]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(2048..=1 << 30))]
     pub(crate) receive_buffer: Option<u32>,
-    /// Process id of the server: report its CPU time and memory, children included
-    #[arg(long)]
-    pub(crate) pid: Option<u32>,
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
     /// Write the report as JSON, with everyone who missed something
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -138,7 +138,7 @@ const HEADINGS: [(&str, &[&str]); 4] = [
         ],
     ),
     ("Checks", &["delta", "drain", "grace", "silence", "value"]),
-    ("Output", &["hgrm", "html", "json", "metrics", "pid", "quiet"]),
+    ("Output", &["hgrm", "html", "json", "metrics", "pid", "pid-cpus", "quiet"]),
 ];
 
 const MOST_USED: [&str; 19] = [

@@ -13,7 +13,7 @@ use crate::clock::{NANOS_PER_MILLI, now_ns};
 use crate::driver::Interrupts;
 use crate::judge::Judge;
 use crate::plan::WorkerPlan;
-use crate::server_process::{Reading, ServerUsage, between, read};
+use crate::server_process::{Reading, ServerProcess, ServerUsage, between, read};
 use crate::shared::{Phase, Progress, Shared};
 use crate::source::Source;
 use crate::timeline::{Cutter, TimelineReport};
@@ -66,9 +66,9 @@ pub(crate) enum RunError {
     /// No connection was opened at all.
     #[error("no connection was opened: {0}")]
     NoConnection(String),
-    /// The process given by --pid.
-    #[error("--pid {pid}: {error}; give the id of a running process of your own")]
-    Pid { pid: u32, error: std::io::Error },
+    /// The process given by --pid is gone.
+    #[error("the process given by --pid can no longer be read: {0}")]
+    Server(std::io::Error),
     /// A thread could not be started.
     #[error("starting a thread: {0}")]
     Spawn(std::io::Error),
@@ -88,13 +88,9 @@ pub(crate) fn run(
     jobs: Vec<Job>,
     shared: &Arc<Shared>,
     timing: Timing,
-    pid: Option<u32>,
+    server: Option<&ServerProcess>,
     mut watch: Watch,
 ) -> Result<Finished, RunError> {
-    let reading = |pid: u32| read(pid).map_err(|error| RunError::Pid { pid, error });
-    if let Some(pid) = pid {
-        reading(pid)?;
-    }
     // Before the threads, which inherit that the signals are held back.
     let interrupts = Interrupts::catch().map_err(RunError::Spawn)?;
     watch.begin();
@@ -105,18 +101,18 @@ pub(crate) fn run(
         .map(|job| spawn(job, shared, watch.cutter()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut run = Run { shared, interrupts, watch, interrupted: false };
-    let (footing, own_footing) = run.connect(pid);
+    let (footing, own_footing) = run.connect(server);
     let connecting_ns = now_ns() - begun_ns;
     let opened = shared.sum(|progress| &progress.open);
     let reading = read(std::process::id()).unwrap_or_default();
     let own = (own_footing, Footing { reading, open: opened });
-    let mut server = None;
+    let mut used = None;
     let mut window_ns = 0;
     let mut incomplete = false;
     if !run.interrupted && run.is_alive() && opened > 0 {
-        let (begin, end, wall_ns) = run.publish(timing, pid)?;
+        let (begin, end, wall_ns) = run.publish(timing, server)?;
         window_ns = wall_ns;
-        server = begin.zip(end);
+        used = begin.zip(end);
         incomplete = !run.drain(timing);
     }
     run.watch.clear();
@@ -128,7 +124,7 @@ pub(crate) fn run(
         return Err(RunError::NoConnection(reason.cloned().unwrap_or_default()));
     }
     let messages = outcomes.iter().map(|outcome| outcome.window_messages).sum();
-    let server = server.map(|(begin, end)| ServerUsage {
+    let server = used.map(|(begin, end)| ServerUsage {
         // With traffic the difference would be buffers, not connections.
         rss_bytes_per_connection: footing
             .filter(|_| is_idle)
@@ -243,7 +239,7 @@ impl Run<'_> {
     }
 
     /// Waits until all are open or have failed: the server's memory and ours with the first of them.
-    fn connect(&mut self, pid: Option<u32>) -> (Option<Footing>, Option<Footing>) {
+    fn connect(&mut self, server: Option<&ServerProcess>) -> (Option<Footing>, Option<Footing>) {
         let (mut footing, mut own) = (None, None);
         while self.is_alive() && self.shared.sum(|progress| &progress.opening) > 0 {
             self.interrupted = self.interrupts.is_raised();
@@ -252,7 +248,7 @@ impl Run<'_> {
             }
             let open = self.shared.sum(|progress| &progress.open);
             if footing.is_none() && open >= FOOTING_CONNECTIONS {
-                let reading = pid.and_then(|pid| read(pid).ok());
+                let reading = server.and_then(|server| server.read().ok());
                 footing = reading.map(|reading| Footing { reading, open });
             }
             if own.is_none() && open >= FOOTING_CONNECTIONS {
@@ -267,9 +263,9 @@ impl Run<'_> {
     fn publish(
         &mut self,
         timing: Timing,
-        pid: Option<u32>,
+        server: Option<&ServerProcess>,
     ) -> Result<(Option<Reading>, Option<Reading>, u64), RunError> {
-        let reading = |pid: u32| read(pid).map_err(|error| RunError::Pid { pid, error });
+        let reading = |server: &ServerProcess| server.read().map_err(RunError::Server);
         std::thread::sleep(SETTLE);
         let start_ns = now_ns() + 10 * NANOS_PER_MILLI;
         let window_start_ns = start_ns + timing.warmup.as_nanos() as u64;
@@ -279,7 +275,7 @@ impl Run<'_> {
         self.shared.set_window(start_ns, end_ns);
         self.shared.set_phase(Phase::Running);
         self.sleep_until(window_start_ns, Stage::WarmingUp);
-        let begin = pid.map(reading).transpose()?;
+        let begin = server.map(reading).transpose()?;
         // The threads say that nothing is left only after they have looked.
         let is_over = |run: &Self, now: u64| {
             let published = timing.duration.is_none() && run.is_published();
@@ -292,7 +288,7 @@ impl Run<'_> {
             // What has been published is still waited for and reported.
             self.shared.set_window(start_ns, now_ns());
         }
-        let end = pid.map(reading).transpose()?;
+        let end = server.map(reading).transpose()?;
         let window_ns = now_ns().min(self.shared.end_ns()).saturating_sub(window_start_ns).max(1);
         Ok((begin, end, window_ns))
     }

@@ -12,7 +12,7 @@ use crate::clock::{NANOS_PER_MILLI, NANOS_PER_SECOND, now_ns};
 use crate::failure::Failure;
 use crate::flags::RunFlags;
 use crate::metrics::Metrics;
-use crate::server_process::{Reading, ServerUsage, between, read};
+use crate::server_process::{Reading, ServerProcess, ServerUsage, between};
 use crate::shared::Shared;
 use crate::timeline::{Cutter, Row, Timeline, TimelineReport};
 use crate::verify::Faults;
@@ -86,7 +86,7 @@ pub(crate) struct Watch {
 
 /// The process given by --pid.
 struct Server {
-    pid: u32,
+    process: ServerProcess,
     reading: Reading,
     read_ns: u64,
     usage: Option<ServerUsage>,
@@ -95,13 +95,17 @@ struct Server {
 impl Watch {
     /// # Errors
     /// The address for metrics can't be had.
-    pub(crate) fn new(flags: &RunFlags, connections: u64) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        flags: &RunFlags,
+        server: Option<&ServerProcess>,
+        connections: u64,
+    ) -> Result<Self, Failure> {
         let metrics = flags.seeing.metrics.map(Metrics::bind).transpose()?;
         let view = View::choose(flags.quiet);
-        let server = flags.pid.map(|pid| Server {
-            pid,
+        let server = server.map(|process| Server {
+            process: process.clone(),
             // Without one the run says so when it takes its own.
-            reading: read(pid).unwrap_or_default(),
+            reading: process.read().unwrap_or_default(),
             read_ns: now_ns(),
             usage: None,
         });
@@ -199,7 +203,7 @@ impl Server {
         if now - self.read_ns < NANOS_PER_SECOND - 20 * NANOS_PER_MILLI {
             return;
         }
-        if let Ok(reading) = read(self.pid) {
+        if let Ok(reading) = self.process.read() {
             self.usage = Some(between(&self.reading, &reading, now - self.read_ns, 0));
             self.reading = reading;
         }

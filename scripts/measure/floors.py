@@ -27,7 +27,7 @@ def turn(name, options, subscribers, rate, size):
     with Running(KINDS[name], cpus=[options.server_cpu]) as server:
         report = loadgen(
             "fanout",
-            *("--url", server.url, "--publish-url", server.publish_url, "--pid", server.pid),
+            *("--url", server.url, "--publish-url", server.publish_url, *server.used([options.client_cpu])),
             *("--subscribers", subscribers, "--rate", rate, "--size", size),
             *("--duration", f"{options.duration}s", "--warmup", "2s"),
             cpus=[options.client_cpu],

@@ -86,7 +86,7 @@ def turn(name, options):
         report = loadgen(
             "connect",
             *("--url", url, "--connections", options.connections, "--connect-rate", options.rate),
-            *("--hold", f"{HOLD_S}s", "--pid", server.pid),
+            *("--hold", f"{HOLD_S}s", *server.used([options.client_cpu])),
             cpus=[options.client_cpu],
         )
         watch.join(timeout=1)

@@ -45,7 +45,7 @@ def turn(options, command, *flags, subscribers):
             urls = ["--url", server.url, "--publish-url", server.publish_url]
         report = loadgen(
             command,
-            *(*urls, "--pid", server.pid, "--subscribers", subscribers, "--threads", rings, *flags),
+            *(*urls, *server.used([options.client_cpu]), "--subscribers", subscribers, "--threads", rings, *flags),
             cpus=[options.client_cpu] * rings,
         )
         counted = read(server.place.admin)

@@ -75,7 +75,7 @@ def connect(kind, seats, connections, rate):
     with Running(kind, seats.server, seats.threads) as server:
         report = loadgen(
             "connect",
-            *("--url", server.url, *kind.loadgen, "--pid", server.pid),
+            *("--url", server.url, *kind.loadgen, *server.used(seats.client)),
             *("--connections", connections, "--connect-rate", rate, "--hold", "2s"),
             *("--threads", len(seats.client)),
             cpus=seats.client,
@@ -88,7 +88,7 @@ def fanout(kind, seats, subscribers, rate, duration_s):
         report = loadgen(
             "fanout",
             *("--url", server.url, "--publish-url", server.publish_url),
-            *(*kind.loadgen, *kind.publishing, "--pid", server.pid),
+            *(*kind.loadgen, *kind.publishing, *server.used(seats.client)),
             *("--subscribers", subscribers, "--rate", rate, "--size", PAYLOAD_BYTES),
             *("--duration", f"{duration_s}s", "--warmup", "1s", "--threads", len(seats.client)),
             cpus=seats.client,

@@ -51,7 +51,7 @@ def turn(name, servers, options, rate):
     with Running(servers[name], cpus=[options.server_cpu]) as server:
         report = loadgen(
             "publish",
-            *("--url", server.publish_url, "--pid", server.pid, "--publishers", options.connections),
+            *("--url", server.publish_url, *server.used([options.client_cpu]), "--publishers", options.connections),
             *("--rate", rate, "--size", options.size, *(["--binary"] if options.binary else [])),
             *("--duration", f"{options.duration}s", "--warmup", "1s"),
             cpus=[options.client_cpu],

@@ -170,6 +170,13 @@ class Running:
     def pid(self):
         return self.process.pid
 
+    def used(self, client_cpus):
+        """The load generator's flags for what the server uses; it shares no processor of its own with the client."""
+        flags = ["--pid", self.pid]
+        if not set(self.place.cpus) & set(client_cpus) and sees_kernel_threads():
+            flags += ["--pid-cpus", self.place.cpu_list]
+        return flags
+
     @property
     def url(self):
         return f"ws://127.0.0.1:{self.place.data}{self.kind.subscribe_path}"
@@ -178,6 +185,11 @@ class Running:
     def publish_url(self):
         port = getattr(self.place, self.kind.publish_port)
         return f"ws://127.0.0.1:{port}{self.kind.publish_path}"
+
+
+def sees_kernel_threads():
+    """Whether ksoftirqd's processor time can be read: not where processes have a namespace of their own."""
+    return Path("/proc/2/comm").exists() and Path("/proc/2/comm").read_text().strip() == "kthreadd"
 
 
 def listens(port):

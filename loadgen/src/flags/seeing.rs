@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::failure::Failure;
+use crate::server_process::ServerProcess;
+
 /// Of every command that runs.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SeeingFlags {
@@ -16,6 +19,38 @@ pub(crate) struct SeeingFlags {
     /// Serve the run's figures as Prometheus text while it lasts: 127.0.0.1:9100, then /metrics
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) metrics: Option<SocketAddr>,
+}
+
+/// Whose processor time and memory are reported.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerFlags {
+    /// Process id of the server: report CPU time and memory, children included
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Processors that the server of --pid has for itself: what the kernel does there in ksoftirqd
+    /// counts with it
+    #[arg(long, value_delimiter = ',', value_name = "CPU,…", requires = "pid")]
+    pub(crate) pid_cpus: Vec<usize>,
+}
+
+impl ServerFlags {
+    /// The server, if it is given.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub(crate) fn find(&self) -> Result<Option<ServerProcess>, Failure> {
+        let Some(pid) = self.pid else { return Ok(None) };
+        let process = ServerProcess::find(pid).map_err(|error| {
+            let right = format!("the id of a running process of your own ({error})");
+            Failure::usage("--pid <PID>", pid, &right)
+        })?;
+        let process = process.with_cpus(&self.pid_cpus).map_err(|error| {
+            let cpus: Vec<_> = self.pid_cpus.iter().map(usize::to_string).collect();
+            let right = format!("processors whose ksoftirqd is to be seen in /proc ({error})");
+            Failure::usage("--pid-cpus <CPU,…>", cpus.join(","), &right)
+        })?;
+        Ok(Some(process))
+    }
 }
 
 /// `loadgen compare`.
