@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import namespace
 from record import Record
 from servers import KINDS, Running
 from turns import in_turns, loadgen, median, ratios, spread, table
@@ -56,23 +57,20 @@ def settings(server_cpu, client_cpu):
     }
 
 
-def enter_namespace():
-    """Runs this script once more, where loopback is its own."""
+def open_sysctl():
+    """Before the namespace, where it is not to be seen."""
     try:
         entries = os.open(SOCK_FLOW_ENTRIES, os.O_RDWR)
     except OSError as error:
         sys.exit(f"{SOCK_FLOW_ENTRIES}: {error.strerror}: needs root and a kernel with CONFIG_RPS")
     os.set_inheritable(entries, True)
     os.environ[SOCK_FLOW_ENTRIES_FD] = str(entries)
-    # A mount namespace as well: /sys shows the network of whoever mounted it.
-    os.execvp("unshare", ["unshare", "--net", "--mount", sys.executable, *sys.argv])
 
 
 @contextlib.contextmanager
 def own_loopback():
     """The descriptor of the sysctl; afterwards it has its old value."""
     entries = int(os.environ[SOCK_FLOW_ENTRIES_FD])
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
     before = os.pread(entries, 32, 0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
@@ -131,7 +129,8 @@ def main():
     parser.add_argument("--record", help="folder for the record: text and numbers")
     options = parser.parse_args()
     if SOCK_FLOW_ENTRIES_FD not in os.environ:
-        enter_namespace()
+        open_sysctl()
+    namespace.enter()
     names = list(settings(options.server_cpu, options.client_cpu))
     with own_loopback() as entries:
         rounds = in_turns(names, options.rounds, partial(turn, options=options, entries=entries))
