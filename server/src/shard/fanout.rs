@@ -14,11 +14,11 @@ use crate::ids::LaneId;
 /// Sends in one slice at most: between slices everything else has its turn.
 pub(super) const SENDS_PER_SLICE: usize = 256;
 /// Fewer are hardly worth a system call.
-const SENDS_PER_SLICE_MIN: usize = 64;
+const SENDS_PER_SLICE_MIN: usize = 32;
 /// What a small send takes on a quiet machine, and what it is taken for until it was measured.
 const SEND_NS: u64 = 2_500;
 /// Where sends take longer, a slice has fewer of them, so that it takes no longer than this.
-const SLICE_NS: u64 = 1_280_000;
+const SLICE_NS: u64 = 640_000;
 /// What is measured goes up to here.
 const SEND_NS_FOUND_MAX: u64 = 25_000;
 /// A send to loopback takes up to 5 µs on a machine that is not loaded; more than five times that is no
@@ -281,7 +281,7 @@ mod tests {
         };
         assert_eq!(times(2_000), SENDS_PER_SLICE);
         let some = times(10_000);
-        assert!((128..=130).contains(&some), "{some}: as many as take 1.28 ms");
+        assert!((64..=65).contains(&some), "{some}: as many as take 640 µs");
         assert_eq!(times(u64::MAX), SENDS_PER_SLICE_MIN);
         assert_eq!(times(1_000), SENDS_PER_SLICE, "and again as many once they are fast");
         cost.sent(SENDS_PER_SLICE_MIN - 1, u64::MAX);
