@@ -204,6 +204,7 @@ METRICS = [
     "rule_snapshots_total",
     "rule_stale_total",
     "rejoins_total",
+    "waits_gathered_total",
     "overload_rotations_total",
     "overloaded",
     "publishers_slowed_total",

@@ -187,6 +187,7 @@ counters! {
     sampled: Counter, "uringcast_sampled_total", "", "Publications that a newer one took the place of before their topic's tick (pace = sample).";
     expired: Counter, "uringcast_expired_topics_total", "", "Topics forgotten because nothing was published to them for longer than their expire.";
     rejoins: Counter, "uringcast_rejoins_total", "", "Times a lagging subscriber caught up.";
+    waits_gathered: Counter, "uringcast_waits_gathered_total", "", "Waits of a reactor that was busy for most of the time: for 64 completions, or for any after 100 µs.";
     overload_rotations: Counter, "uringcast_overload_rotations_total", "", "Rotations of a lane that took longer than the overload bound.";
     overloaded: Gauge, "uringcast_overloaded", "", "1 while publishers are being slowed: those of late lanes, or all.";
     publishers_slowed: Counter, "uringcast_publishers_slowed_total", "", "Times nothing more was received from a publisher for a while, because a lane that its topic goes to was late.";

@@ -14,6 +14,7 @@ pub mod counters;
 pub mod deflate;
 pub mod doctor;
 pub mod flags;
+mod gathering;
 pub mod helper;
 pub mod home;
 pub mod ids;

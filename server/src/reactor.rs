@@ -6,7 +6,13 @@ use std::sync::Arc;
 
 use uringcast_ring::{Io, error::RingError};
 
-use crate::{clock, counters::Counters, shard::Shard, shared::Shared};
+use crate::{
+    clock,
+    counters::Counters,
+    gathering::{GATHERING, Gathering},
+    shard::Shard,
+    shared::Shared,
+};
 
 /// Runs a shard on the calling thread until it has ended.
 ///
@@ -19,9 +25,16 @@ pub fn run<I: Io>(
 ) -> Result<(), RingError> {
     let mut completions = Vec::new();
     let mut lengths = Lengths::new();
+    let mut gathering = Gathering::new(lengths.read_ns, lengths.cpu_ns);
     while !shard.has_ended() {
         let timeout = shard.timeout();
         let polls = timeout.is_some_and(|timeout| timeout.is_zero());
+        if let Some(gathers) = gathering.look(lengths.read_ns, lengths.cpu_ns) {
+            shard.io_mut().set_min_wait(gathers.then_some(GATHERING));
+        }
+        if gathering.is_on() && !polls {
+            shared.counters[index].waits_gathered.add(1);
+        }
         shard.io_mut().wait(timeout, &mut completions)?;
         let mut busy = polls || !completions.is_empty();
         let mut may_have_slept = !polls;

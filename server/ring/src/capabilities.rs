@@ -33,6 +33,8 @@ pub struct Capabilities {
     pub(crate) direct_descriptors: bool,
     /// `io_uring_enter` takes a timeout; else it is an entry (`IORING_OP_TIMEOUT`).
     pub(crate) ext_arg: bool,
+    /// A wait can be for several completions, and after some time for any (`IORING_FEAT_MIN_TIMEOUT`).
+    pub(crate) min_wait: bool,
     /// A ring wakes another by a message (`IORING_OP_MSG_RING`); else by its eventfd.
     pub(crate) msg_ring: bool,
     /// A receive stays armed; else it is armed again after each.
@@ -91,6 +93,7 @@ impl Capabilities {
         defer_taskrun: false,
         direct_descriptors: false,
         ext_arg: false,
+        min_wait: false,
         msg_ring: false,
         multishot_receive: false,
         registered_ring: false,
@@ -114,6 +117,7 @@ impl Capabilities {
         let features = plain.params();
         let mut found = Self {
             ext_arg: features.is_feature_ext_arg(),
+            min_wait: features.is_feature_min_timeout(),
             cqe_skip: features.is_feature_skip_cqe_on_success(),
             msg_ring: has(opcode::MsgRingData::CODE),
             // SEND_ZC came with the same release, 6.0.
@@ -192,6 +196,7 @@ impl Capabilities {
             ("sync_cancel", "6.0", self.sync_cancel),
             ("defer_taskrun", "6.1", self.defer_taskrun),
             ("silent_sends", "6.1", self.silent_sends),
+            ("min_wait", "6.12", self.min_wait),
             ("direct_descriptors", "6.13", self.direct_descriptors),
         ]
         .map(|(name, since, there)| Feature { name, since, there })

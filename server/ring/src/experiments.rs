@@ -36,22 +36,11 @@ pub struct Experiments {
     pub bundles: bool,
     /// Huge pages under the receive buffers (`MADV_HUGEPAGE`), where they fill some.
     pub huge_pages: bool,
-    /// A wait with a timeout waits for more than the first completion (Linux 6.12).
-    pub min_wait: Option<MinWait>,
     /// Waits poll the network card for so long before they sleep (`IORING_REGISTER_NAPI`, Linux 6.9).
     pub napi_busy_poll: Option<Duration>,
     /// The submission queue is read in place, without an array of indices before it
     /// (`IORING_SETUP_NO_SQARRAY`, Linux 6.6).
     pub no_sqarray: bool,
-}
-
-/// For how many completions a wait waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MinWait {
-    /// So many end it, …
-    pub completions: u32,
-    /// … or any after so long, µs.
-    pub at_most_us: u32,
 }
 
 /// What of it a ring remembers.
@@ -76,7 +65,6 @@ pub(crate) fn queues(
 impl Ring {
     pub(crate) fn try_out(&mut self, experiments: &Experiments) -> Result<(), RingError> {
         self.trial.bundles = experiments.bundles;
-        self.queues.enter_fd.min_wait = experiments.min_wait;
         if experiments.huge_pages {
             self.buffers.advise_huge_pages();
         }

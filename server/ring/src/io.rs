@@ -162,6 +162,15 @@ pub enum ReceiveEnd {
     Dead(Errno),
 }
 
+/// How a wait ends that is not for the first completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MinWait {
+    /// So many end it, …
+    pub completions: u32,
+    /// … or any after so long, µs.
+    pub at_most_us: u32,
+}
+
 /// What a shard may ask of its ring.
 pub trait Io {
     /// A filled receive buffer; dropping it gives it back.
@@ -177,6 +186,10 @@ pub trait Io {
         timeout: Option<Duration>,
         out: &mut Vec<Completion<Self::Buffer>>,
     ) -> Result<(), RingError>;
+
+    /// From now on a wait that may sleep is ended by so many completions, or by any after so long; `None`:
+    /// by the first. Before Linux 6.12 always by the first.
+    fn set_min_wait(&mut self, _min_wait: Option<MinWait>) {}
 
     /// Sends each item, in order, before it returns; reports in `troubles` (cleared first) those
     /// that were not taken whole, in rising order of index. At most one item per slot.

@@ -10,6 +10,7 @@ use io_uring::{IoUring, opcode, squeue, types};
 use crate::{
     capabilities::Capabilities,
     error::{Errno, RingError},
+    io::MinWait,
     sys::{EnterFd, WAIT_SECONDS_MAX},
     tag::{Kind, Tag},
 };
@@ -47,6 +48,8 @@ pub(crate) struct Queues {
     backlog: VecDeque<squeue::Entry>,
     /// For an entry whose success interests nobody.
     quiet: squeue::Flags,
+    /// How a wait ends that may sleep.
+    pub(crate) min_wait: Option<MinWait>,
     /// Of the timeout that is an entry, where entering takes none.
     timeout: Option<Box<types::Timespec>>,
     pub(crate) counters: RingCounters,
@@ -63,6 +66,7 @@ impl Queues {
             enter_fd,
             backlog: VecDeque::new(),
             quiet: if skip { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() },
+            min_wait: None,
             timeout: (!capabilities.ext_arg).then(Box::default),
             counters: RingCounters::default(),
         }
@@ -130,7 +134,11 @@ impl Queues {
             Some(timeout) if self.timeout.is_some() => (self.push_timeout(timeout), None),
             timeout => (want, timeout),
         };
-        match self.enter(want, true, timeout) {
+        let (want, min_wait_us) = match self.min_wait {
+            Some(wait) if want == 1 => (wait.completions, wait.at_most_us),
+            _ => (want, 0),
+        };
+        match self.enter_with(want, true, timeout, min_wait_us) {
             // ETIME: the timeout. EINTR: a signal; who waits looks around. EAGAIN: no memory for a
             // request just now. EBUSY: completions first.
             Ok(_) | Err(Errno(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
@@ -154,10 +162,20 @@ impl Queues {
         events: bool,
         timeout: Option<Duration>,
     ) -> Result<u32, Errno> {
+        self.enter_with(want, events, timeout, 0)
+    }
+
+    fn enter_with(
+        &mut self,
+        want: u32,
+        events: bool,
+        timeout: Option<Duration>,
+        min_wait_us: u32,
+    ) -> Result<u32, Errno> {
         self.counters.enters += 1;
         let queued = self.queued();
         // SAFETY: each entry came through `push` or `Sends`, whose contracts keep its memory.
-        unsafe { self.enter_fd.enter(queued, want, events, timeout) }
+        unsafe { self.enter_fd.enter(queued, want, events, timeout, min_wait_us) }
     }
 
     /// Hands over every completion that is in the queue.

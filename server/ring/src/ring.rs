@@ -23,7 +23,9 @@ use crate::{
     by_hand::{self, ByHand},
     capabilities::Capabilities,
     error::{Errno, RingError},
-    io::{Completion, Io, ListenerId, Operation, ReceiveEnd, Send, SendTrouble, Slot, Token},
+    io::{
+        Completion, Io, ListenerId, MinWait, Operation, ReceiveEnd, Send, SendTrouble, Slot, Token,
+    },
     pool::{Pool, PoolOptions, REGIONS_REGISTERED_MAX},
     queue::{Queues, Raw, RingCounters},
     send::Batches,
@@ -328,6 +330,10 @@ impl Io for Ring {
     ) -> Result<(), RingError> {
         self.queues.submit_and_wait(timeout, &mut self.pending)?;
         self.tell(out)
+    }
+
+    fn set_min_wait(&mut self, min_wait: Option<MinWait>) {
+        self.queues.min_wait = min_wait.filter(|_| self.capabilities.min_wait);
     }
 
     fn send(

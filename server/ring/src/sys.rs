@@ -17,8 +17,6 @@ use crate::error::Errno;
 pub(crate) struct EnterFd {
     fd: RawFd,
     flags: u32,
-    #[cfg(feature = "experiments")]
-    pub(crate) min_wait: Option<crate::experiments::MinWait>,
 }
 
 impl EnterFd {
@@ -36,12 +34,7 @@ impl EnterFd {
     }
 
     fn new(fd: RawFd, flags: u32) -> Self {
-        Self {
-            fd,
-            flags,
-            #[cfg(feature = "experiments")]
-            min_wait: None,
-        }
+        Self { fd, flags }
     }
 
     pub(crate) fn is_registered(self) -> bool {
@@ -61,7 +54,8 @@ impl EnterFd {
     }
 
     /// `io_uring_enter`: submits, then, with `events`, runs deferred work and waits for `want`
-    /// completions, at most `timeout`. The answer is the number submitted; an error while waiting
+    /// completions, at most `timeout`; after `min_wait_us`, if that is not 0, any are enough (Linux
+    /// 6.12). The answer is the number submitted; an error while waiting
     /// is only told if none was.
     ///
     /// # Safety
@@ -72,31 +66,26 @@ impl EnterFd {
         want: u32,
         events: bool,
         timeout: Option<Duration>,
+        min_wait_us: u32,
     ) -> Result<u32, Errno> {
         let timespec = timeout.map(|timeout| KernelTimespec {
             seconds: timeout.as_secs().min(WAIT_SECONDS_MAX) as i64,
             nanoseconds: timeout.subsec_nanos().into(),
         });
         let mut argument =
-            GeteventsArgument { sigmask: 0, sigmask_bytes: 0, min_wait_us: 0, timespec: 0 };
-        #[cfg(feature = "experiments")]
-        let mut want = want;
+            GeteventsArgument { sigmask: 0, sigmask_bytes: 0, min_wait_us, timespec: 0 };
         let mut flags = self.flags;
         if events {
             flags |= ENTER_GETEVENTS;
         }
-        let (at, bytes) = match &timespec {
-            Some(timespec) => {
-                flags |= ENTER_EXT_ARG;
-                argument.timespec = std::ptr::from_ref(timespec) as u64;
-                #[cfg(feature = "experiments")]
-                if let Some(wait) = self.min_wait {
-                    argument.min_wait_us = wait.at_most_us;
-                    want = wait.completions;
-                }
-                (&raw const argument, size_of::<GeteventsArgument>())
-            }
-            None => (std::ptr::null(), 0),
+        if let Some(timespec) = &timespec {
+            argument.timespec = std::ptr::from_ref(timespec) as u64;
+        }
+        let (at, bytes) = if timespec.is_some() || min_wait_us > 0 {
+            flags |= ENTER_EXT_ARG;
+            (&raw const argument, size_of::<GeteventsArgument>())
+        } else {
+            (std::ptr::null(), 0)
         };
         // SAFETY: the argument and its timespec live through the call; the rest by the contract.
         let answer = unsafe {

@@ -11,7 +11,7 @@ use std::{
 
 use uringcast_ring::{
     Completion, Io, Ring, RingOptions, Slot, Token,
-    experiments::{Experiments, Gather, Gathered, MinWait, napi_id},
+    experiments::{Experiments, Gather, Gathered, napi_id},
     listen::{ListenOptions, listen},
 };
 
@@ -83,10 +83,10 @@ fn bundles_are_told_buffer_by_buffer() {
 }
 
 #[test]
-fn a_patient_wait_ends_with_less_than_it_waited_for() {
-    let min_wait = Some(MinWait { completions: 8, at_most_us: 20_000 });
+#[test]
+fn a_ring_without_the_array_of_indices_takes_entries() {
     let (mut ring, server, mut client) =
-        connected(Experiments { min_wait, no_sqarray: true, ..Default::default() });
+        connected(Experiments { no_sqarray: true, ..Default::default() });
     let token = Token { index: 0, generation: 1 };
     ring.receive_multishot(Slot(0), token);
     client.write_all(b"x").unwrap();

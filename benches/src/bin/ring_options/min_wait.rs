@@ -12,9 +12,7 @@ use uringcast_benches::{
     suite::Summary,
 };
 use uringcast_ring::{
-    Completion, Io as _, Ring, RingOptions, Slot,
-    experiments::{Experiments, MinWait},
-    pin::pin_current_thread,
+    Completion, Io as _, MinWait, Ring, RingOptions, Slot, pin::pin_current_thread,
 };
 
 use crate::{
@@ -41,9 +39,8 @@ pub(crate) fn run(
         let columns = &["cpu ns", "p50 µs", "p99 µs", "messages a wait"];
         let mut turns = Turns::new(name, columns);
         for (label, min_wait) in cases() {
-            let experiments = Experiments { min_wait, ..Default::default() };
-            let mut ring =
-                sockets.ring(count, RingOptions { experiments, ..Default::default() })?;
+            let mut ring = sockets.ring(count, RingOptions::default())?;
+            ring.set_min_wait(min_wait);
             turns = turns
                 .case(label, move || sample(&mut ring, sockets, count, per_second, client_cpu));
         }

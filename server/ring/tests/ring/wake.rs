@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::event::{EventfdFlags, eventfd};
-use uringcast_ring::{Io, Ring, RingOptions, WakeHandle};
+use uringcast_ring::{Io, MinWait, Ring, RingOptions, WakeHandle};
 
 use crate::support::{Server, Told, has, options, token};
 
@@ -36,6 +36,49 @@ fn a_wait_ends_by_its_timeout() {
     }
     assert!(start.elapsed() < Duration::from_secs(2));
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_gathering_wait_ends_with_several_or_by_its_time() {
+    let mut server = Server::new(options());
+    let (slots, clients): (Vec<_>, Vec<_>) = (0..3).map(|_| server.connect()).unzip();
+    for (index, &slot) in slots.iter().enumerate() {
+        server.ring.receive_multishot(slot, token(index as u32));
+    }
+    // Without the feature the first ends each.
+    let gathers = server.has("min_wait");
+    server.ring.set_min_wait(Some(MinWait { completions: 3, at_most_us: 2_000_000 }));
+    let (mut out, mut waits, start) = (Vec::new(), 0, now());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for mut client in &clients {
+                client.write_all(b"x").unwrap();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        while out.len() < 3 && waits < 10 {
+            server.ring.wait(Some(Duration::from_secs(5)), &mut out).unwrap();
+            waits += 1;
+        }
+    });
+    assert_eq!(out.len(), 3, "{out:?}");
+    assert!(start.elapsed() < Duration::from_millis(1500), "the third ends it");
+    assert!(!gathers || waits == 1, "{waits} waits");
+    // Where the kernel has none that stay armed.
+    if let Some(Told::Received { token, armed: false, .. }) = out.first() {
+        server.ring.receive_multishot(slots[0], *token);
+    }
+    out.clear();
+    server.ring.set_min_wait(Some(MinWait { completions: 3, at_most_us: 20_000 }));
+    (&clients[0]).write_all(b"x").unwrap();
+    let start = now();
+    server.ring.wait(Some(Duration::from_secs(5)), &mut out).unwrap();
+    assert_eq!(out.len(), 1, "{out:?}");
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(4), "one is enough after a while: {waited:?}");
+    assert!(!gathers || waited >= Duration::from_millis(15), "{waited:?}");
+    server.ring.set_min_wait(None);
+    server.silent();
 }
 
 #[test]
