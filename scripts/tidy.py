@@ -40,7 +40,8 @@ ROOMS = {
     # What.
     "shard": SHARED | {"conn", "deflate", "revived", "timers", "topics"},
     # When: of what it runs it knows the face only.
-    "reactor": {"clock", "counters", "shard", "shared"},
+    "gathering": set(),
+    "reactor": {"clock", "counters", "gathering", "shard", "shared"},
     # What was typed, what will be done.
     "logging": {"settings"},
     "flags": {"config", "logging", "plan", "settings"},
@@ -81,6 +82,7 @@ CRATES = {
         "conn": {"Slot", "pool"},
         "control": {"Capabilities", "Feature", "WakeHandle", "pool"},
         "doctor": {"Feature", "Ring", "RingError", "RingOptions", "TierChoice"},
+        "gathering": {"MinWait"},
         "helper": {"WakeHandle", "pool"},
         "mail": {"pool"},
         "plan": {"Capabilities", "TierChoice"},
@@ -94,7 +96,7 @@ CRATES = {
         "topics": {"pool"},
     },
     "uringcast_protocol": dict.fromkeys(
-        set(ROOMS) - {"census", "clock", "counters", "helper", "ids", "late", "reactor", "sim", "timers"},
+        set(ROOMS) - {"census", "clock", "counters", "gathering", "helper", "ids", "late", "reactor", "sim", "timers"},
         EVERYTHING,
     ),
 }

@@ -99,8 +99,8 @@ impl<'a> Crew<'a> {
         let server = self.flags.server.find()?;
         let watch = Watch::new(self.flags, server.as_ref(), self.clients.len() as u64)?;
         let threads = shares.len();
-        let shared = Shared::new(threads, self.streams.names.len()).map_err(Failure::Setup)?;
-        let shared = Arc::new(shared);
+        let shared = Shared::new(threads, self.streams.names.len()).map(Arc::new);
+        let shared = shared.map_err(Failure::Setup)?;
         let streams = Arc::new(self.streams);
         let interests: Arc<[Interest]> = Arc::from(self.interests);
         let origin = origin(&self.flags.source, &self.groups);
@@ -157,8 +157,7 @@ impl<'a> Crew<'a> {
         let firsts: Vec<_> = jobs.iter().map(|job| job.plan.number_first).collect();
         let finished = run(jobs, &shared, self.timing, server.as_ref(), watch)?;
         let own = Own::new(finished.own, aside_bytes(cells, number_first), means, connections_max);
-        let clients = &self.clients;
-        let has_books = self.books.is_some();
+        let (clients, has_books) = (&self.clients, self.books.is_some());
         let mut report =
             Report::new(finished, &firsts, &streams, clients, self.timing, self.flags, has_books);
         report.add_own(own);

@@ -83,7 +83,6 @@ fn bundles_are_told_buffer_by_buffer() {
 }
 
 #[test]
-#[test]
 fn a_ring_without_the_array_of_indices_takes_entries() {
     let (mut ring, server, mut client) =
         connected(Experiments { no_sqarray: true, ..Default::default() });
