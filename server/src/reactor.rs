@@ -9,7 +9,7 @@ use uringcast_ring::{Io, error::RingError};
 use crate::{
     clock,
     counters::Counters,
-    gathering::{GATHERING, Gathering},
+    gathering::{GATHERING, Gathering, Reading},
     shard::Shard,
     shared::Shared,
 };
@@ -26,13 +26,16 @@ pub fn run<I: Io>(
     let mut completions = Vec::new();
     let mut lengths = Lengths::new();
     let mut gathering = Gathering::new(lengths.read_ns, lengths.cpu_ns);
+    let mut is_gathering = false;
     while !shard.has_ended() {
         let timeout = shard.timeout();
         let polls = timeout.is_some_and(|timeout| timeout.is_zero());
-        if let Some(gathers) = gathering.look(lengths.read_ns, lengths.cpu_ns) {
-            shard.io_mut().set_min_wait(gathers.then_some(GATHERING));
+        if gathering.is_due(lengths.read_ns) {
+            let received_bytes = shared.counters[index].received_bytes.value();
+            let gathers = gathering.look(Reading { received_bytes, ..lengths.reading() });
+            is_gathering = shard.io_mut().set_min_wait(gathers.then_some(GATHERING));
         }
-        if gathering.is_on() && !polls {
+        if is_gathering && !polls {
             shared.counters[index].waits_gathered.add(1);
         }
         shard.io_mut().wait(timeout, &mut completions)?;
@@ -78,6 +81,11 @@ impl Lengths {
     fn new() -> Self {
         let now_ns = clock::monotonic_ns();
         Self { end_ns: now_ns, read_ns: now_ns, cpu_ns: clock::thread_cpu_ns() }
+    }
+
+    /// When the CPU clock was read, and what it said.
+    fn reading(&self) -> Reading {
+        Reading { now_ns: self.read_ns, cpu_ns: self.cpu_ns, received_bytes: 0 }
     }
 
     /// A tick ended. `woken_ns`: it may have slept until then.

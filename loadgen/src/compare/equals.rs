@@ -87,14 +87,13 @@ const SIZE_SHARE_MAX: f64 = 0.02;
 /// or in bytes.
 const SIZE_BYTES_MAX: f64 = 2.0;
 /// Where, and what is written: two servers under one load may differ in these.
-const OUTSIDE: [&str; 12] = [
+const OUTSIDE: [&str; 11] = [
     "cpus",
     "hgrm",
     "html",
     "json",
     "metrics",
     "pid",
-    "pid_cpus",
     "publish_url",
     "quiet",
     "seed",

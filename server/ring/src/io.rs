@@ -188,8 +188,10 @@ pub trait Io {
     ) -> Result<(), RingError>;
 
     /// From now on a wait that may sleep is ended by so many completions, or by any after so long; `None`:
-    /// by the first. Before Linux 6.12 always by the first.
-    fn set_min_wait(&mut self, _min_wait: Option<MinWait>) {}
+    /// by the first. Whether it is done: before Linux 6.12 always the first ends it.
+    fn set_min_wait(&mut self, _min_wait: Option<MinWait>) -> bool {
+        false
+    }
 
     /// Sends each item, in order, before it returns; reports in `troubles` (cleared first) those
     /// that were not taken whole, in rising order of index. At most one item per slot.

@@ -134,9 +134,15 @@ impl Queues {
             Some(timeout) if self.timeout.is_some() => (self.push_timeout(timeout), None),
             timeout => (want, timeout),
         };
-        let (want, min_wait_us) = match self.min_wait {
-            Some(wait) if want == 1 => (wait.completions, wait.at_most_us),
-            _ => (want, 0),
+        let (want, timeout, min_wait_us) = match (self.min_wait, timeout) {
+            (Some(wait), timeout) if want == 1 => {
+                // Without a timeout the kernel would end a wait that nothing came to.
+                let timeout = timeout.unwrap_or(Duration::from_secs(WAIT_SECONDS_MAX));
+                // It looks at the timeout only after the other time.
+                let us = u128::from(wait.at_most_us).min(timeout.as_micros()) as u32;
+                (if us > 0 { wait.completions } else { 1 }, Some(timeout), us)
+            }
+            _ => (want, timeout, 0),
         };
         match self.enter_with(want, true, timeout, min_wait_us) {
             // ETIME: the timeout. EINTR: a signal; who waits looks around. EAGAIN: no memory for a

@@ -332,8 +332,9 @@ impl Io for Ring {
         self.tell(out)
     }
 
-    fn set_min_wait(&mut self, min_wait: Option<MinWait>) {
+    fn set_min_wait(&mut self, min_wait: Option<MinWait>) -> bool {
         self.queues.min_wait = min_wait.filter(|_| self.capabilities.min_wait);
+        self.queues.min_wait.is_some()
     }
 
     fn send(

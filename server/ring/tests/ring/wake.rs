@@ -81,6 +81,26 @@ fn a_gathering_wait_ends_with_several_or_by_its_time() {
     server.silent();
 }
 
+/// Without a timeout the kernel ends a gathering wait that nothing came to.
+#[test]
+fn a_gathering_wait_without_a_timeout_sleeps_on() {
+    let mut ring = Ring::new(small()).unwrap();
+    ring.set_min_wait(Some(MinWait { completions: 8, at_most_us: 1_000 }));
+    let bell = ring.wake_handle();
+    let other = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(100));
+        bell.ring_bell();
+    });
+    let (mut out, mut waits) = (Vec::new(), 0);
+    while out.is_empty() && waits < 1000 {
+        ring.wait(None, &mut out).unwrap();
+        waits += 1;
+    }
+    other.join().unwrap();
+    assert!(waits <= 2, "{waits} waits");
+    assert!(matches!(out[..], [Told::Woken]), "{out:?}");
+}
+
 #[test]
 fn a_thread_without_a_ring_wakes_a_ring() {
     let mut ring = Ring::new(small()).unwrap();
