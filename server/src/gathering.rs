@@ -8,7 +8,8 @@
 //! that is never without work does not sleep, and is not concerned.
 //!
 //! Who waits for an answer before saying more sends less the longer answers take: where gathering makes
-//! that of it, and less comes in than without, it ends, and is not tried again for two seconds.
+//! that of it, and less comes in than without, it ends, and is not tried again for two seconds. Nor where
+//! a wait gathers hardly more than without.
 
 use uringcast_ring::MinWait;
 
@@ -24,6 +25,8 @@ const WINDOW_NS: u64 = 20_000_000;
 /// What comes in is less if it is less than so much of it, in two windows: in one a thread may have been
 /// kept from its processor.
 const LESS: (u64, u64) = (6, 7);
+/// A wait gathers more if it is more than so much of what it was.
+const MORE: (u64, u64) = (4, 3);
 /// How long it is not tried again, ns.
 const BARRED_NS: u64 = 2_000_000_000;
 
@@ -43,24 +46,33 @@ pub(crate) struct Reading {
     pub(crate) cpu_ns: u64,
     /// What has come in, bytes.
     pub(crate) received_bytes: u64,
+    /// Waits that may have slept.
+    pub(crate) waits: u64,
+}
+
+/// What comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Intake {
+    bytes_per_s: u64,
+    bytes_per_wait: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Calm,
-    /// Gathers; so much came in without, bytes per second.
-    On(u64),
+    /// Gathers; so much came in without.
+    On(Intake),
     /// The same, and less came in.
-    Less(u64),
-    /// Does not, to see whether more comes than came with it, bytes per second.
-    Doubt(u64),
+    Less(Intake),
+    /// Does not, to see whether more comes than came with it.
+    Doubt(Intake),
     /// Does not until then, ns.
     Barred(u64),
 }
 
 impl Gathering {
     pub(crate) fn new(now_ns: u64, cpu_ns: u64) -> Self {
-        Self { since: Reading { now_ns, cpu_ns, received_bytes: 0 }, state: State::Calm }
+        Self { since: Reading { now_ns, cpu_ns, ..Reading::default() }, state: State::Calm }
     }
 
     /// Whether it is time to look.
@@ -74,16 +86,21 @@ impl Gathering {
         let wall_ns = now.now_ns.saturating_sub(before.now_ns).max(1);
         let percent = now.cpu_ns.saturating_sub(before.cpu_ns).saturating_mul(100) / wall_ns;
         let bytes = now.received_bytes.saturating_sub(before.received_bytes);
-        let rate = bytes.saturating_mul(1_000_000_000) / wall_ns;
-        let afresh = if percent >= BUSY_PERCENT { State::On(rate) } else { State::Calm };
+        let intake = Intake {
+            bytes_per_s: bytes.saturating_mul(1_000_000_000) / wall_ns,
+            bytes_per_wait: bytes / now.waits.saturating_sub(before.waits).max(1),
+        };
+        let afresh = if percent >= BUSY_PERCENT { State::On(intake) } else { State::Calm };
+        let barred = State::Barred(now.now_ns + BARRED_NS);
         self.state = match self.state {
-            State::Less(without) if is_less(rate, without) => State::Doubt(rate),
-            State::On(without) if is_less(rate, without) => State::Less(without),
+            State::Less(without) if intake.is_less(without) => State::Doubt(intake),
+            State::On(without) | State::Less(without) if !intake.gathers_more(without) => barred,
+            State::On(without) if intake.is_less(without) => State::Less(without),
             State::On(without) | State::Less(without) if percent >= CALM_PERCENT => {
                 State::On(without)
             }
             State::On(_) | State::Less(_) => State::Calm,
-            State::Doubt(with) if is_less(with, rate) => State::Barred(now.now_ns + BARRED_NS),
+            State::Doubt(with) if with.is_less(intake) => barred,
             State::Barred(until_ns) if now.now_ns < until_ns => self.state,
             State::Calm | State::Doubt(_) | State::Barred(_) => afresh,
         };
@@ -91,15 +108,21 @@ impl Gathering {
     }
 }
 
-fn is_less(rate: u64, than: u64) -> bool {
-    rate.saturating_mul(LESS.1) < than.saturating_mul(LESS.0)
+impl Intake {
+    fn is_less(self, than: Self) -> bool {
+        self.bytes_per_s.saturating_mul(LESS.1) < than.bytes_per_s.saturating_mul(LESS.0)
+    }
+
+    fn gathers_more(self, than: Self) -> bool {
+        self.bytes_per_wait.saturating_mul(MORE.1) > than.bytes_per_wait.saturating_mul(MORE.0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Windows, each with what was worked and what came in.
+    /// Windows, each with what was worked, what came in and in how many waits.
     struct Windows(Gathering, Reading);
 
     impl Windows {
@@ -107,10 +130,11 @@ mod tests {
             Self(Gathering::new(0, 0), Reading::default())
         }
 
-        fn next(&mut self, percent: u64, bytes: u64) -> bool {
+        fn next(&mut self, percent: u64, bytes: u64, waits: u64) -> bool {
             self.1.now_ns += WINDOW_NS;
             self.1.cpu_ns += WINDOW_NS / 100 * percent;
             self.1.received_bytes += bytes;
+            self.1.waits += waits;
             assert!(self.0.is_due(self.1.now_ns) && !self.0.is_due(self.1.now_ns - 1));
             self.0.look(self.1)
         }
@@ -119,52 +143,56 @@ mod tests {
     #[test]
     fn it_begins_when_busy_and_ends_when_calm() {
         let mut windows = Windows::new();
-        for (percent, gathers, why) in [
-            (59, false, "not busy enough"),
-            (60, true, ""),
-            (100, true, ""),
-            (40, true, "that is what gathering itself makes of 60"),
-            (35, true, ""),
-            (34, false, "calm"),
-            (40, false, "and not busy again"),
-        ] {
-            assert_eq!(windows.next(percent, 1000), gathers, "{percent}: {why}");
-        }
+        assert!(!windows.next(59, 1000, 100), "not busy enough");
+        assert!(windows.next(60, 1000, 100));
+        assert!(windows.next(100, 1000, 50));
+        assert!(windows.next(40, 1000, 50), "that is what gathering itself makes of 60");
+        assert!(windows.next(35, 1000, 50));
+        assert!(!windows.next(34, 1000, 50), "calm");
+        assert!(!windows.next(40, 1000, 100), "and not busy again");
     }
 
     /// Four outstanding publications in a closed loop were 31,000 a second instead of 89,000.
     #[test]
     fn who_waits_for_answers_is_not_made_to_wait() {
         let mut windows = Windows::new();
-        assert!(windows.next(80, 900));
-        assert!(windows.next(65, 700), "less comes in, which may be by chance");
-        assert!(!windows.next(65, 700), "again: is it for the gathering?");
-        assert!(!windows.next(80, 900), "it is");
+        assert!(windows.next(80, 9000, 100));
+        assert!(windows.next(65, 7000, 30), "less comes in, which may be by chance");
+        assert!(!windows.next(65, 7000, 30), "again: is it for the gathering?");
+        assert!(!windows.next(80, 9000, 100), "it is");
         let barred = BARRED_NS / WINDOW_NS;
-        assert!((1..barred).all(|_| !windows.next(80, 900)));
-        assert!(windows.next(80, 900), "once more");
+        assert!((1..barred).all(|_| !windows.next(80, 9000, 100)));
+        assert!(windows.next(80, 9000, 100), "once more");
     }
 
     #[test]
     fn less_that_comes_by_itself_ends_nothing_for_long() {
         let mut windows = Windows::new();
-        assert!(windows.next(90, 900));
-        assert!(windows.next(70, 500));
-        assert!(windows.next(70, 900));
-        assert!(windows.next(70, 500));
-        assert!(!windows.next(70, 500));
-        assert!(windows.next(70, 500), "no more without");
-        assert!(windows.next(70, 5000), "more is no reason to doubt");
-        assert!(windows.next(20, 100));
-        assert!(!windows.next(20, 100));
-        assert!(!windows.next(20, 100));
-        assert!(windows.next(60, 100));
+        assert!(windows.next(90, 9000, 100));
+        assert!(windows.next(70, 5000, 20));
+        assert!(windows.next(70, 9000, 40));
+        assert!(windows.next(70, 5000, 20));
+        assert!(!windows.next(70, 5000, 20));
+        assert!(windows.next(70, 5000, 50), "no more without");
+        assert!(windows.next(70, 50_000, 50), "more is no reason to doubt");
+    }
+
+    /// A third of the core stayed busy with waits for 100 µs where a message came every 100 µs.
+    #[test]
+    fn waits_that_gather_nothing_are_not_kept_up() {
+        let mut windows = Windows::new();
+        assert!(windows.next(60, 9000, 90));
+        assert!(!windows.next(60, 9000, 80));
+        let barred = BARRED_NS / WINDOW_NS;
+        assert!((1..barred).all(|_| !windows.next(60, 9000, 90)));
+        assert!(windows.next(60, 9000, 90));
+        assert!(windows.next(60, 9000, 60));
     }
 
     #[test]
     fn a_pause_is_part_of_what_is_looked_at() {
         let mut gathering = Gathering::new(0, 0);
-        let busy = Reading { now_ns: 4 * WINDOW_NS, cpu_ns: 2 * WINDOW_NS, received_bytes: 1 };
-        assert!(!gathering.look(busy));
+        let (now_ns, cpu_ns) = (4 * WINDOW_NS, 2 * WINDOW_NS);
+        assert!(!gathering.look(Reading { now_ns, cpu_ns, ..Reading::default() }));
     }
 }

@@ -26,15 +26,16 @@ pub fn run<I: Io>(
     let mut completions = Vec::new();
     let mut lengths = Lengths::new();
     let mut gathering = Gathering::new(lengths.read_ns, lengths.cpu_ns);
-    let mut is_gathering = false;
+    let (mut is_gathering, mut waits) = (false, 0);
     while !shard.has_ended() {
         let timeout = shard.timeout();
         let polls = timeout.is_some_and(|timeout| timeout.is_zero());
         if gathering.is_due(lengths.read_ns) {
             let received_bytes = shared.counters[index].received_bytes.value();
-            let gathers = gathering.look(Reading { received_bytes, ..lengths.reading() });
+            let gathers = gathering.look(Reading { received_bytes, waits, ..lengths.reading() });
             is_gathering = shard.io_mut().set_min_wait(gathers.then_some(GATHERING));
         }
+        waits += u64::from(!polls);
         if is_gathering && !polls {
             shared.counters[index].waits_gathered.add(1);
         }
@@ -85,7 +86,7 @@ impl Lengths {
 
     /// When the CPU clock was read, and what it said.
     fn reading(&self) -> Reading {
-        Reading { now_ns: self.read_ns, cpu_ns: self.cpu_ns, received_bytes: 0 }
+        Reading { now_ns: self.read_ns, cpu_ns: self.cpu_ns, ..Reading::default() }
     }
 
     /// A tick ended. `woken_ns`: it may have slept until then.
