@@ -1,6 +1,7 @@
 //! Whether a reactor is so busy that its waits had better gather.
 //!
-//! Knows: for how much of the time its thread worked. Must not know: at what.
+//! Knows: for how much of the time its thread worked, and how much came in. Must not know: at what, and
+//! from whom.
 //!
 //! A wait that ends with the first completion costs a wake-up and a tick for each message that comes
 //! alone, and its sender a wake-up as well. A core with time to spare had better spend it so, for the
