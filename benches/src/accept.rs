@@ -4,16 +4,22 @@
 //! request may not say: who sends no key is closed, and everything else is believed.
 //!
 //! The answers of a tick go out as one batch. A connection that is open has an armed poll and nothing
-//! else, as the server's idle ones have.
+//! else, as the server's idle ones have; [`Held`] has what else could be.
 
-use std::{collections::HashMap, error::Error, mem, ops::Range};
+use std::{
+    collections::HashMap,
+    error::Error,
+    mem,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use clap::ValueEnum;
 use uringcast_protocol::{
     Header, Opcode,
     handshake::{Switching, write_switching},
     mask::mask_in_place,
-    writer::write_frame,
+    writer::{write_frame, write_ping},
 };
 use uringcast_ring::{
     AcceptFailure, Buffer, Completion, Io, ListenerId, Operation, ReceiveEnd, Ring, Send,
@@ -33,11 +39,27 @@ pub enum First {
     Look,
 }
 
-/// Serves until the ring fails.
+/// How an open connection waits for what its client may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Held {
+    /// A poll, and a receive when it has ended, as the server has it.
+    Poll,
+    /// A receive that waits.
+    Wait,
+    /// A receive that stays armed.
+    Multishot,
+}
+
+/// Serves until the ring fails. Each connection is sent a Ping once in `ping_interval`, if there is one.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on.
-pub fn serve(flags: &Flags, first: First) -> Result<(), Box<dyn Error>> {
+pub fn serve(
+    flags: &Flags,
+    first: First,
+    held: Held,
+    ping_interval: Option<Duration>,
+) -> Result<(), Box<dyn Error>> {
     pin::raise_nofile_limit()?;
     if let Some(cpu) = flags.cpu {
         pin::pin_current_thread(cpu)?;
@@ -51,6 +73,7 @@ pub fn serve(flags: &Flags, first: First) -> Result<(), Box<dyn Error>> {
     let mut front = Front {
         io,
         first,
+        held,
         connections: Vec::new(),
         heads: HashMap::new(),
         answers: Vec::new(),
@@ -58,19 +81,53 @@ pub fn serve(flags: &Flags, first: First) -> Result<(), Box<dyn Error>> {
         troubles: Vec::new(),
         accepts_held: None,
     };
+    let mut turns = ping_interval.map(Turns::new);
     let mut completions = Vec::new();
     loop {
-        front.io.wait(None, &mut completions)?;
+        let timeout =
+            turns.as_ref().map(|turns| turns.next.saturating_duration_since(Instant::now()));
+        front.io.wait(timeout, &mut completions)?;
         for completion in completions.drain(..) {
             front.complete(completion)?;
         }
         front.send_answers()?;
+        if let Some((first, step)) = turns.as_mut().and_then(Turns::due) {
+            front.ping(first, step)?;
+        }
+    }
+}
+
+/// When which slots are pinged: so many neighbours have one turn of an interval, the next ones the next.
+struct Turns {
+    each: Duration,
+    count: u32,
+    turn: u32,
+    next: Instant,
+}
+
+impl Turns {
+    fn new(interval: Duration) -> Self {
+        let count = interval.div_duration_f64(TURN).max(1.0) as u32;
+        Self { each: interval / count, count, turn: 0, next: Instant::now() }
+    }
+
+    /// Which slots are pinged now, if any are: the first neighbours', and how far it is to the next ones.
+    fn due(&mut self) -> Option<(usize, usize)> {
+        let now = Instant::now();
+        if now < self.next {
+            return None;
+        }
+        self.next = (self.next + self.each).max(now);
+        let turn = self.turn;
+        self.turn = (turn + 1) % self.count;
+        Some((turn as usize * NEIGHBOURS, self.count as usize * NEIGHBOURS))
     }
 }
 
 struct Front {
     io: Ring,
     first: First,
+    held: Held,
     /// By slot.
     connections: Vec<Connection>,
     /// By slot: heads that came in pieces.
@@ -123,9 +180,9 @@ impl Front {
                 self.of(token).polled = false;
                 self.go_on(token, false);
             }
-            Completion::Received { token, data, .. } => {
+            Completion::Received { token, data, armed } => {
                 self.received(Slot(token.index), &data);
-                self.of(token).receiving = false;
+                self.of(token).receiving = armed;
                 // A full buffer may have left more.
                 self.go_on(token, data.len() == self.io.receive_buffer_bytes());
             }
@@ -236,6 +293,20 @@ impl Front {
         let _ = self.send_answers();
     }
 
+    /// The server's Ping, to so many neighbours every so many.
+    fn ping(&mut self, first: usize, step: usize) -> Result<(), Box<dyn Error>> {
+        let end = self.connections.len();
+        let begins = (first..end).step_by(step);
+        for index in begins.flat_map(|begin| begin..end.min(begin + NEIGHBOURS)) {
+            if self.connections[index].phase == Phase::Open {
+                let begun = self.answers.len();
+                write_ping(&mut self.answers, b"", None);
+                self.whose.push((Slot(index as u32), begun..self.answers.len()));
+            }
+        }
+        self.send_answers()
+    }
+
     fn poll(&mut self, slot: Slot) {
         let connection = &mut self.connections[slot.0 as usize];
         if matches!(connection.phase, Phase::Head | Phase::Open) && !connection.polled {
@@ -266,7 +337,24 @@ impl Front {
                 if receives {
                     self.receive(slot);
                 }
-                self.poll(slot);
+                self.hold(token);
+            }
+        }
+    }
+
+    /// Waits for what comes next.
+    fn hold(&mut self, token: Token) {
+        let (slot, held) = (Slot(token.index), self.held);
+        let connection = self.of(token);
+        if connection.phase == Phase::Head || held == Held::Poll {
+            return self.poll(slot);
+        }
+        if connection.phase == Phase::Open && !connection.receiving {
+            connection.receiving = true;
+            let token = Token { index: slot.0, generation: connection.generation };
+            match held {
+                Held::Multishot => self.io.receive_multishot(slot, token),
+                Held::Poll | Held::Wait => self.io.receive_when_readable(slot, token),
             }
         }
     }
@@ -281,6 +369,8 @@ impl Front {
         let token = Token { index: slot.0, generation: connection.generation };
         if connection.polled {
             self.io.cancel(Operation::PollReadable, token);
+        } else if self.held == Held::Multishot && connection.receiving {
+            self.io.cancel(Operation::Receive, token);
         } else if !connection.receiving {
             self.io.close(slot, token);
         }
@@ -300,6 +390,9 @@ fn key_of(head: &[u8]) -> Option<&str> {
 }
 
 const KEY_FIELD: &[u8] = b"\r\nSec-WebSocket-Key:";
+/// Pings of so long go out together, as the server's.
+const TURN: Duration = Duration::from_millis(100);
+const NEIGHBOURS: usize = 64;
 /// Sends per enter.
 const BATCH: usize = 256;
 /// The ring carries so many bits.

@@ -28,12 +28,11 @@ from pathlib import Path
 
 import plots
 from metrics import read
+from processes import cpu_ns, rss_bytes
 from record import Record
 from servers import BIN, Running, ours
 from turns import progress, table
 
-PAGE_BYTES = resource.getpagesize()
-CLOCK_HZ = 100
 # Of a ring's table, how many connections it is planned for: the hash spreads them unevenly.
 FILLED = 0.88
 # Figures that are sums, and no cache of the kernel's.
@@ -42,16 +41,6 @@ WHOLES = ("server", "loadgen", "machine")
 KEPT = {"connections", "deliveries", "faults", "handshake", "latency", "published", "server", "silence", "spread"}
 # How often it is looked whether all are connected, or have been reached, seconds.
 LOOK_S = 0.5
-
-
-def cpu_s(pid):
-    """User and system time of a process so far, seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / CLOCK_HZ
-
-
-def rss_bytes(pid):
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
 
 
 def machine_bytes():
@@ -89,11 +78,11 @@ def wait_until(server, name, least, process, what):
 
 def idle(server, seconds):
     """Processor time of the server while nothing is published, as a share of one processor; pings a second."""
-    pings, cpu, wall = metric(server, "uringcast_pings_total"), cpu_s(server.pid), time.monotonic()
+    pings, cpu, wall = metric(server, "uringcast_pings_total"), cpu_ns(server.pid), time.monotonic()
     time.sleep(seconds)
     # The clock first: asking for a metric costs something as well.
-    cpu, wall = cpu_s(server.pid) - cpu, time.monotonic() - wall
-    return {"cpus": cpu / wall, "pings_per_s": (metric(server, "uringcast_pings_total") - pings) / wall}
+    cpu, wall = cpu_ns(server.pid) - cpu, time.monotonic() - wall
+    return {"cpus": cpu / 1e9 / wall, "pings_per_s": (metric(server, "uringcast_pings_total") - pings) / wall}
 
 
 def run(options):
@@ -105,7 +94,7 @@ def run(options):
     with Running(kind, cpus=cpus, threads=rings) as server, tempfile.NamedTemporaryFile(suffix=".json") as out:
         time.sleep(1)
         empty = {"server": rss_bytes(server.pid), "machine": machine_bytes(), **slabs()}
-        cpu = cpu_s(server.pid)
+        cpu = cpu_ns(server.pid)
         words = [BIN / "loadgen", "fanout", "--url", server.url, "--publish-url", server.publish_url]
         words += ["--subscribers", options.connections, "--connect-rate", 0, "--threads", rings]
         words += ["--rate", options.rate, "--warmup", "0s", "--duration", f"{options.duration}s"]
@@ -119,7 +108,7 @@ def run(options):
             before = metric(server, "uringcast_connections"), rss_bytes(server.pid)
             connecting_s += wait_until(server, "uringcast_connections", options.connections, client, "connected")
             more_bytes = (rss_bytes(server.pid) - before[1]) / (options.connections - before[0])
-            handshakes_s = cpu_s(server.pid) - cpu
+            handshakes_ns = cpu_ns(server.pid) - cpu
             wait_until(server, "uringcast_deliveries_total", options.connections, client, "reached")
             full = {"server": rss_bytes(server.pid), "machine": machine_bytes(), **slabs()}
             full["loadgen"], empty["loadgen"] = rss_bytes(client.pid), 0
@@ -136,7 +125,7 @@ def run(options):
         "rings": rings,
         "connecting_s": connecting_s,
         "more_bytes": more_bytes,
-        "handshake_cpu_ns": handshakes_s / options.connections * 1e9,
+        "handshake_cpu_ns": handshakes_ns / options.connections,
         "bytes_each": {name: value for name, value in grown.items() if abs(value) >= 8},
         "idle": resting,
         "report": report,

@@ -16,9 +16,9 @@ import argparse
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import plots
+from processes import cpu_ns, sockets, sockets_left
 from record import Record
 from servers import BIN, KINDS, Kind, Running, ours
 from turns import in_turns, loadgen, median, ratios, spread, table
@@ -50,18 +50,6 @@ def kinds(connections, before=None):
     }
 
 
-def cpu_ns(pid):
-    """Processor time of all threads of a process, ns."""
-    each = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(stat.read_text().split()[0]) for stat in each)
-
-
-def sockets():
-    """TCP sockets in use on this machine."""
-    lines = Path("/proc/net/sockstat").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("TCP:")).split()[2])
-
-
 def at_rest(pid, wanted, found):
     """Waits until so many sockets are there and the server has come to rest; then notes its processor time."""
     while sockets() < wanted:
@@ -79,8 +67,8 @@ def at_rest(pid, wanted, found):
 def turn(name, options):
     with Running(kinds(options.connections, options.before)[name], cpus=[options.server_cpu]) as server:
         url = f"ws://127.0.0.1:{server.place.data}{options.path if name.startswith('ours') else '/'}"
+        wanted = sockets_left() + 2 * options.connections
         begun, found = cpu_ns(server.pid), []
-        wanted = sockets() + 2 * options.connections
         watch = threading.Thread(target=at_rest, args=(server.pid, wanted, found), daemon=True)
         watch.start()
         report = loadgen(

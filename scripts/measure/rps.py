@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import namespace
+from processes import softirq_ns
 from record import Record
 from servers import KINDS, Running
 from turns import in_turns, loadgen, median, ratios, spread, table
@@ -78,13 +79,6 @@ def own_loopback():
         yield entries
     finally:
         os.pwrite(entries, before.strip(), 0)
-
-
-def softirq_ns(cpus):
-    """What the kernel's own threads for packets have worked so far, which nobody is charged for."""
-    wanted = {f"ksoftirqd/{cpu}" for cpu in cpus}
-    names = {path.parent: path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")}
-    return sum(int((path / "schedstat").read_text().split()[0]) for path, name in names.items() if name in wanted)
 
 
 def turn(name, options, entries):

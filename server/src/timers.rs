@@ -80,10 +80,11 @@ impl Various {
     }
 }
 
-/// Turns spread over an interval by index: a connection's turn is its index modulo the turns.
+/// Turns spread over an interval by index: so many neighbours have one turn, the next ones the next.
 #[derive(Debug)]
 pub struct Spread {
     turns: u32,
+    neighbours: u64,
     turn_ns: u64,
     next_ns: u64,
     /// The turn that comes next.
@@ -92,13 +93,18 @@ pub struct Spread {
 
 /// A turn lasts so long.
 const TURN_NS: u64 = 100_000_000;
+/// So many indices that follow each other have the same turn at most: what is ours of them, and most of what
+/// is the kernel's, lies side by side in memory, and a ping with its pong costs less. Fewer where there would
+/// not be enough of them for every turn.
+const NEIGHBOURS_MAX: u32 = 64;
 
 impl Spread {
-    /// Every index once per interval.
-    pub fn new(interval_ns: u64, now_ns: u64) -> Self {
+    /// Every index below `end_max` once per interval.
+    pub fn new(interval_ns: u64, end_max: u32, now_ns: u64) -> Self {
         let turns = (interval_ns / TURN_NS).clamp(1, u64::from(u32::MAX)) as u32;
         let turn_ns = (interval_ns / u64::from(turns)).max(1);
-        Self { turns, turn_ns, next_ns: now_ns + turn_ns, turn: 0 }
+        let neighbours = u64::from((end_max / turns).clamp(1, NEIGHBOURS_MAX));
+        Self { turns, neighbours, turn_ns, next_ns: now_ns + turn_ns, turn: 0 }
     }
 
     /// How many turns a wait of this length takes, rounded up.
@@ -122,11 +128,15 @@ impl Spread {
         Some(turn)
     }
 
-    /// The indices below `end` whose turn was `ago` turns before `turn`.
+    /// The indices below `end` whose turn was `ago` turns before `turn`, rising.
     pub fn indices(&self, turn: u32, ago: u32, end: u32) -> impl Iterator<Item = u32> + use<> {
-        let turns = u64::from(self.turns);
+        let (turns, end) = (u64::from(self.turns), u64::from(end));
         let first = (u64::from(turn) + turns - u64::from(ago) % turns) % turns;
-        (first..u64::from(end)).step_by(self.turns as usize).map(|index| index as u32)
+        let neighbours = self.neighbours;
+        (first * neighbours..end)
+            .step_by((turns * neighbours) as usize)
+            .flat_map(move |begin| begin..end.min(begin + neighbours))
+            .map(|index| index as u32)
     }
 
     /// When the next turn is due.
@@ -187,18 +197,25 @@ mod tests {
 
     #[test]
     fn every_index_has_one_turn_in_an_interval() {
-        let mut spread = Spread::new(1_000_000_000, 0);
-        let mut seen = vec![0; 37];
-        let mut now = 0;
-        for _ in 0..10 {
-            now += TURN_NS;
-            let turn = spread.pop(now).expect("due");
-            for index in spread.indices(turn, 0, 37) {
-                seen[index as usize] += 1;
+        // Alone, with a few neighbours, and with the most.
+        for (end_max, neighbours) in [(9, 1), (37, 3), (u32::MAX, NEIGHBOURS_MAX)] {
+            let mut spread = Spread::new(1_000_000_000, end_max, 0);
+            let end = 2 * 10 * neighbours + 1;
+            let mut seen = vec![0; end as usize];
+            let mut now = 0;
+            for _ in 0..10 {
+                now += TURN_NS;
+                let turn = spread.pop(now).expect("due");
+                let mut count = 0;
+                for index in spread.indices(turn, 0, end) {
+                    count += 1;
+                    seen[index as usize] += 1;
+                }
+                assert_eq!(count, 2 * neighbours + u32::from(turn == 0));
+                assert_eq!(spread.pop(now), None);
             }
-            assert_eq!(spread.pop(now), None);
+            assert!(seen.iter().all(|&n| n == 1), "{seen:?}");
+            assert_eq!(spread.indices(2, 4, end).next(), Some(8 * neighbours));
         }
-        assert!(seen.iter().all(|&n| n == 1), "{seen:?}");
-        assert_eq!(spread.indices(2, 4, 30).next(), Some(8));
     }
 }

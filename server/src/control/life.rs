@@ -6,7 +6,7 @@ use std::{io, sync::atomic::Ordering, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tracing::{error, info, warn};
 use uringcast_ring::WakeHandle;
@@ -74,9 +74,8 @@ pub(super) async fn watch(
     mut signals: Signals,
     lines_dropped: Option<DroppedLines>,
 ) -> Outcome {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut dropped = Dropped { lines: lines_dropped, told: 0, ticks: 0 };
+    let mut next_look = Instant::now();
+    let mut dropped = Dropped { lines: lines_dropped, told: 0, next: next_look + TELL_EVERY };
     let mut failed = false;
     // Far away until draining begins.
     let mut deadline = None;
@@ -91,7 +90,7 @@ pub(super) async fn watch(
                 info!(signal = name, "draining: telling every client 1001");
                 advance(shared, bells, Stage::Draining);
             }
-            _ = ticks.tick() => {
+            () = sleep_until(next_look) => {
                 dropped.tell();
                 failed |= look(shared, bells);
             }
@@ -107,6 +106,16 @@ pub(super) async fn watch(
             }
             deadline.get_or_insert_with(|| Instant::now() + DRAIN_TIMEOUT);
         }
+        next_look = Instant::now() + look_every(shared.stage());
+    }
+}
+
+/// Somebody waits for the end of starting and of draining; between them nothing is expected, and an idle
+/// processor is not to be woken for it: a look costs up to 80 µs there.
+const fn look_every(stage: Stage) -> Duration {
+    match stage {
+        Stage::Starting | Stage::Draining | Stage::Aborting => Duration::from_millis(100),
+        Stage::Ready => Duration::from_secs(1),
     }
 }
 
@@ -143,15 +152,15 @@ fn unset(flags: &[std::sync::atomic::AtomicBool]) -> Vec<usize> {
 struct Dropped {
     lines: Option<DroppedLines>,
     told: u64,
-    ticks: u32,
+    next: Instant,
 }
 
 impl Dropped {
     fn tell(&mut self) {
-        self.ticks += 1;
-        if !self.ticks.is_multiple_of(TELL_TICKS) {
+        if Instant::now() < self.next {
             return;
         }
+        self.next = Instant::now() + TELL_EVERY;
         let count = self.lines.as_ref().map_or(0, DroppedLines::count);
         if count > self.told {
             warn!(lines = count - self.told, "log lines were dropped: stderr is too slow");
@@ -160,8 +169,6 @@ impl Dropped {
     }
 }
 
-const TICK: Duration = Duration::from_millis(100);
-/// Ten seconds of ticks.
-const TELL_TICKS: u32 = 100;
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Shards need `--close-timeout` for clients that do not answer; then they reset.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);

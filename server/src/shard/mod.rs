@@ -252,7 +252,7 @@ impl<I: Io> Shard<I> {
             closings: Fixed::new(nanos(settings.close_timeout)),
             retries: Fixed::new(WRITE_RETRY_NS),
             lingers: Fixed::new(LINGER_NS),
-            pings: Spread::new(nanos(settings.ping_interval), now.ns),
+            pings: Spread::new(nanos(settings.ping_interval), settings.connections_max, now.ns),
             heartbeats: Various::default(),
             rounds: Vec::new(),
             overload: overload::Overload::default(),

@@ -1,0 +1,46 @@
+"""What processes have used so far, and what the kernel's own have.
+
+Knows: /proc. Must not know: which processes these are.
+"""
+
+import resource
+import time
+from pathlib import Path
+
+PAGE_BYTES = resource.getpagesize()
+# A ring that has ended closes its sockets by and by: they are all gone when none went for so long, s.
+SETTLED_S = 0.5
+
+
+def cpu_ns(pid):
+    """Processor time of all threads of a process, ns."""
+    each = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(stat.read_text().split()[0]) for stat in each)
+
+
+def softirq_ns(cpus):
+    """What the kernel's own threads for packets have worked so far on these processors, which nobody is charged for;
+    0 where they can't be seen."""
+    wanted = {f"ksoftirqd/{cpu}" for cpu in cpus}
+    names = {path.parent: path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")}
+    return sum(int((path / "schedstat").read_text().split()[0]) for path, name in names.items() if name in wanted)
+
+
+def rss_bytes(pid):
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+def sockets():
+    """TCP sockets in use on this machine."""
+    lines = Path("/proc/net/sockstat").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("TCP:")).split()[2])
+
+
+def sockets_left():
+    """The same, when no more are being closed."""
+    before, now = None, sockets()
+    while now != before:
+        time.sleep(SETTLED_S)
+        before, now = now, sockets()
+    return now
