@@ -92,7 +92,7 @@ pub struct Spread {
 }
 
 /// A turn lasts so long.
-const TURN_NS: u64 = 100_000_000;
+const TURN_NS: u64 = 250_000_000;
 /// So many indices that follow each other have the same turn at most: what is ours of them, and most of what
 /// is the kernel's, lies side by side in memory, and a ping with its pong costs less. Fewer where there would
 /// not be enough of them for every turn.
