@@ -6,13 +6,9 @@
 //! The answers of a tick go out as one batch. A connection that is open has an armed poll and nothing
 //! else, as the server's idle ones have; [`Held`] has what else could be.
 
-use std::{
-    collections::HashMap,
-    error::Error,
-    mem,
-    ops::Range,
-    time::{Duration, Instant},
-};
+mod turns;
+
+use std::{collections::HashMap, error::Error, mem, ops::Range, time::Duration};
 
 use clap::ValueEnum;
 use uringcast_protocol::{
@@ -26,6 +22,7 @@ use uringcast_ring::{
     SendTrouble, Slot, Token, listen, pin,
 };
 
+use self::turns::Turns;
 use crate::floor::Flags;
 
 /// How a request is waited for.
@@ -84,43 +81,14 @@ pub fn serve(
     let mut turns = ping_interval.map(Turns::new);
     let mut completions = Vec::new();
     loop {
-        let timeout =
-            turns.as_ref().map(|turns| turns.next.saturating_duration_since(Instant::now()));
-        front.io.wait(timeout, &mut completions)?;
+        front.io.wait(turns.as_ref().map(Turns::until_next), &mut completions)?;
         for completion in completions.drain(..) {
             front.complete(completion)?;
         }
         front.send_answers()?;
-        if let Some((first, step)) = turns.as_mut().and_then(Turns::due) {
-            front.ping(first, step)?;
+        if let Some(turns) = &mut turns {
+            front.ping(turns)?;
         }
-    }
-}
-
-/// When which slots are pinged: so many neighbours have one turn of an interval, the next ones the next.
-struct Turns {
-    each: Duration,
-    count: u32,
-    turn: u32,
-    next: Instant,
-}
-
-impl Turns {
-    fn new(interval: Duration) -> Self {
-        let count = interval.div_duration_f64(TURN).max(1.0) as u32;
-        Self { each: interval / count, count, turn: 0, next: Instant::now() }
-    }
-
-    /// Which slots are pinged now, if any are: the first neighbours', and how far it is to the next ones.
-    fn due(&mut self) -> Option<(usize, usize)> {
-        let now = Instant::now();
-        if now < self.next {
-            return None;
-        }
-        self.next = (self.next + self.each).max(now);
-        let turn = self.turn;
-        self.turn = (turn + 1) % self.count;
-        Some((turn as usize * NEIGHBOURS, self.count as usize * NEIGHBOURS))
     }
 }
 
@@ -232,7 +200,7 @@ impl Front {
                     self.head(slot, &head);
                 }
             },
-            Phase::Open => self.frame(slot, data),
+            Phase::Open => self.frames(slot, data),
             Phase::Free | Phase::Closing => {}
         }
     }
@@ -249,24 +217,31 @@ impl Front {
         self.connections[slot.0 as usize].phase = Phase::Open;
     }
 
-    /// Clients' frames are short and come alone.
-    fn frame(&mut self, slot: Slot, data: &[u8]) {
-        let Ok(Some((header, header_bytes))) = Header::decode(data) else { return };
-        let answer = match header.opcode {
-            Opcode::Ping => Opcode::Pong,
-            Opcode::Close => Opcode::Close,
-            _ => return,
-        };
-        let mut payload = data[header_bytes..].to_vec();
-        payload.truncate(header.payload_bytes as usize);
-        mask_in_place(&mut payload, header.mask.unwrap_or_default(), 0);
-        let begun = self.answers.len();
-        write_frame(&mut self.answers, answer, true, &payload, None);
-        self.whose.push((slot, begun..self.answers.len()));
-        if answer == Opcode::Close {
-            // Its last words before the slot goes.
-            self.send_whatever();
-            self.close(slot);
+    /// Clients' frames are short and come whole.
+    fn frames(&mut self, slot: Slot, mut data: &[u8]) {
+        while let Ok(Some((header, header_bytes))) = Header::decode(data) {
+            let end = data.len().min(header_bytes + header.payload_bytes as usize);
+            let (frame, rest) = data.split_at(end);
+            data = rest;
+            let answer = match header.opcode {
+                Opcode::Ping => Opcode::Pong,
+                Opcode::Close => Opcode::Close,
+                _ => continue,
+            };
+            let mut payload = frame[header_bytes..].to_vec();
+            mask_in_place(&mut payload, header.mask.unwrap_or_default(), 0);
+            let mut begun = self.answers.len();
+            write_frame(&mut self.answers, answer, true, &payload, None);
+            // A batch has one send for each.
+            if let Some((_, range)) = self.whose.pop_if(|(last, _)| *last == slot) {
+                begun = range.start;
+            }
+            self.whose.push((slot, begun..self.answers.len()));
+            if answer == Opcode::Close {
+                // Its last words before the slot goes.
+                self.send_whatever();
+                return self.close(slot);
+            }
         }
     }
 
@@ -293,11 +268,9 @@ impl Front {
         let _ = self.send_answers();
     }
 
-    /// The server's Ping, to so many neighbours every so many.
-    fn ping(&mut self, first: usize, step: usize) -> Result<(), Box<dyn Error>> {
-        let end = self.connections.len();
-        let begins = (first..end).step_by(step);
-        for index in begins.flat_map(|begin| begin..end.min(begin + NEIGHBOURS)) {
+    /// The server's Ping, to those whose turn it is.
+    fn ping(&mut self, turns: &mut Turns) -> Result<(), Box<dyn Error>> {
+        for index in turns.due(self.connections.len()) {
             if self.connections[index].phase == Phase::Open {
                 let begun = self.answers.len();
                 write_ping(&mut self.answers, b"", None);
@@ -390,9 +363,6 @@ fn key_of(head: &[u8]) -> Option<&str> {
 }
 
 const KEY_FIELD: &[u8] = b"\r\nSec-WebSocket-Key:";
-/// Pings of so long go out together, as the server's.
-const TURN: Duration = Duration::from_millis(100);
-const NEIGHBOURS: usize = 64;
 /// Sends per enter.
 const BATCH: usize = 256;
 /// The ring carries so many bits.

@@ -87,6 +87,28 @@ fn accept_answers_and_holds() {
 }
 
 #[test]
+fn accept_pings_whom_it_holds_however_it_waits() {
+    for held in ["poll", "wait", "multishot"] {
+        let flags = ["--ping-interval-ms", "200", "--held", held];
+        let server = Server::start_with(env!("CARGO_BIN_EXE_floor_accept"), &flags);
+        let mut silent = server.client("/ws");
+        // Slots are given out again, whatever was armed.
+        for _ in 0..2 {
+            let mut clients: Vec<Client> = (0..20).map(|_| server.client("/ws")).collect();
+            for client in &mut clients {
+                for _ in 0..2 {
+                    assert_eq!(client.receive(), (Opcode::Ping, Vec::new()), "{held}");
+                    client.send(Opcode::Pong, b"");
+                }
+                client.close();
+                assert_eq!(client.stream.read(&mut [0; 1]).expect("closed"), 0);
+            }
+        }
+        assert_eq!(silent.receive(), (Opcode::Ping, Vec::new()));
+    }
+}
+
+#[test]
 fn a_refusal_is_answered() {
     let server = Server::start(env!("CARGO_BIN_EXE_floor_plain"));
     let mut stream = server.connect();
@@ -104,8 +126,13 @@ struct Server {
 
 impl Server {
     fn start(program: &str) -> Self {
+        Self::start_with(program, &[])
+    }
+
+    fn start_with(program: &str, flags: &[&str]) -> Self {
         let mut child = Command::new(program)
             .args(["--port", "0", "--connections-max", "64"])
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the floor starts");
