@@ -114,6 +114,8 @@ struct Connection {
     generation: u32,
     polled: bool,
     receiving: bool,
+    /// An answer of this tick waits to be sent.
+    owed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -230,12 +232,12 @@ impl Front {
             };
             let mut payload = frame[header_bytes..].to_vec();
             mask_in_place(&mut payload, header.mask.unwrap_or_default(), 0);
-            let mut begun = self.answers.len();
-            write_frame(&mut self.answers, answer, true, &payload, None);
             // A batch has one send for each.
-            if let Some((_, range)) = self.whose.pop_if(|(last, _)| *last == slot) {
-                begun = range.start;
+            if mem::replace(&mut self.connections[slot.0 as usize].owed, true) {
+                self.send_whatever();
             }
+            let begun = self.answers.len();
+            write_frame(&mut self.answers, answer, true, &payload, None);
             self.whose.push((slot, begun..self.answers.len()));
             if answer == Opcode::Close {
                 // Its last words before the slot goes.
@@ -253,6 +255,9 @@ impl Front {
                 *send = Send { slot: *slot, bytes: &answers[range.clone()] };
             }
             self.io.send(&sends[..batch.len()], &mut self.troubles)?;
+            for (slot, _) in batch {
+                self.connections[slot.0 as usize].owed = false;
+            }
             for trouble in mem::take(&mut self.troubles) {
                 self.close(batch[trouble.index as usize].0);
             }
@@ -340,11 +345,15 @@ impl Front {
         connection.phase = Phase::Closing;
         self.heads.remove(&slot.0);
         let token = Token { index: slot.0, generation: connection.generation };
-        if connection.polled {
+        let Connection { polled, receiving, .. } = *connection;
+        if polled {
             self.io.cancel(Operation::PollReadable, token);
-        } else if self.held == Held::Multishot && connection.receiving {
+        }
+        // One that does not wait ends by itself.
+        if receiving && self.held != Held::Poll {
             self.io.cancel(Operation::Receive, token);
-        } else if !connection.receiving {
+        }
+        if !polled && !receiving {
             self.io.close(slot, token);
         }
     }

@@ -104,6 +104,8 @@ def main():
     parser.add_argument("--client-cpu", type=int, default=1)
     parser.add_argument("--record", help="folder for the record: text, numbers, plot")
     options = parser.parse_args()
+    if "ours-before" in options.servers and not options.before:
+        parser.error("--servers ours-before: wants --before FILE")
     record = Record("handshakes", options.record)
     rounds = in_turns(options.servers, options.rounds, partial(turn, options=options))
     first, *others = options.servers

@@ -21,7 +21,7 @@ from functools import partial
 import plots
 from processes import cpu_ns, sockets, sockets_left, softirq_ns
 from record import Record
-from servers import BIN, KINDS, Kind, Running, ours
+from servers import BIN, Kind, Running, ours
 from turns import in_turns, median, ratios, spread, table
 
 # Of a core for 100,000 connections that are pinged every 25 s.
@@ -43,7 +43,6 @@ def kinds(connections, interval_ms, before=None):
         return Kind(name, command, subscribe_path="/ws", needs=(floor,))
 
     return {
-        **KINDS,
         "ours": ours("ours", *room, *pinged),
         "ours-before": ours("ours-before", *room, *pinged, binary=before),
         "silent": ours("silent", *room, "--ping-interval", "1h"),
@@ -99,6 +98,10 @@ def main():
     parser.add_argument("--client-cpu", type=int, default=1)
     parser.add_argument("--record", help="folder for the record: text, numbers, plot")
     options = parser.parse_args()
+    if wrong := set(options.servers) - set(kinds(1, 1)):
+        parser.error(f"--servers {','.join(sorted(wrong))}: not known; it is one of {', '.join(kinds(1, 1))}")
+    if "ours-before" in options.servers and not options.before:
+        parser.error("--servers ours-before: wants --before FILE")
     record = Record("pings", options.record)
     rounds = in_turns(options.servers, options.rounds, partial(turn, options=options))
     first = options.servers[0]

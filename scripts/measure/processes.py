@@ -3,6 +3,7 @@
 Knows: /proc. Must not know: which processes these are.
 """
 
+import contextlib
 import resource
 import time
 from pathlib import Path
@@ -14,16 +15,28 @@ SETTLED_S = 0.5
 
 def cpu_ns(pid):
     """Processor time of all threads of a process, ns."""
-    each = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(stat.read_text().split()[0]) for stat in each)
+    return sum(ran_ns(task) for task in Path(f"/proc/{pid}/task").glob("*"))
 
 
 def softirq_ns(cpus):
     """What the kernel's own threads for packets have worked so far on these processors, which nobody is charged for;
     0 where they can't be seen."""
     wanted = {f"ksoftirqd/{cpu}" for cpu in cpus}
-    names = {path.parent: path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")}
-    return sum(int((path / "schedstat").read_text().split()[0]) for path, name in names.items() if name in wanted)
+    return sum(ran_ns(task) for task in Path("/proc").glob("[0-9]*") if name_of(task) in wanted)
+
+
+def ran_ns(task):
+    """How long a thread has run, ns; 0 if it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return int((task / "schedstat").read_text().split()[0])
+    return 0
+
+
+def name_of(task):
+    """What a thread is called; None if it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return (task / "comm").read_text().strip()
+    return None
 
 
 def rss_bytes(pid):

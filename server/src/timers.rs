@@ -92,10 +92,10 @@ pub struct Spread {
 }
 
 /// A turn lasts so long.
-const TURN_NS: u64 = 250_000_000;
+const TURN_NS: u64 = 100_000_000;
 /// So many indices that follow each other have the same turn at most: what is ours of them, and most of what
 /// is the kernel's, lies side by side in memory, and a ping with its pong costs less. Fewer where there would
-/// not be enough of them for every turn.
+/// not be enough of them for every turn if all there may be were there.
 const NEIGHBOURS_MAX: u32 = 64;
 
 impl Spread {
@@ -107,14 +107,10 @@ impl Spread {
         Self { turns, neighbours, turn_ns, next_ns: now_ns + turn_ns, turn: 0 }
     }
 
-    /// How many turns a wait of this length takes, rounded up.
-    pub fn turns_in(&self, wait_ns: u64) -> u32 {
-        wait_ns.div_ceil(self.turn_ns).clamp(1, u64::from(u32::MAX)) as u32
-    }
-
-    /// Turns in an interval.
-    pub fn turns(&self) -> u32 {
-        self.turns
+    /// After how many turns a wait of this length is over for certain, an interval at most. One more than it
+    /// takes: a turn that came late is followed by the next one at its own time, or at once.
+    pub fn turns_until(&self, wait_ns: u64) -> u32 {
+        (wait_ns.div_ceil(self.turn_ns) + 1).min(u64::from(self.turns)) as u32
     }
 
     /// The turn that is due, if one is. A clock that jumped does not make up for turns missed.
@@ -217,5 +213,31 @@ mod tests {
             assert!(seen.iter().all(|&n| n == 1), "{seen:?}");
             assert_eq!(spread.indices(2, 4, end).next(), Some(8 * neighbours));
         }
+    }
+
+    #[test]
+    fn a_wait_lasts_its_time_however_late_turns_come() {
+        for wait_ns in [1, TURN_NS, 5 * TURN_NS, 5 * TURN_NS + 1] {
+            for late_ns in [0, TURN_NS - 1, TURN_NS, 3 * TURN_NS] {
+                let mut spread = Spread::new(10 * TURN_NS, 1, 0);
+                let ago = spread.turns_until(wait_ns);
+                // The first comes late, the others as soon as they may.
+                let begun = TURN_NS + late_ns;
+                assert_eq!(spread.pop(begun), Some(0));
+                let mut now = begun;
+                for turn in 1..=ago {
+                    now = now.max(spread.next_ns());
+                    assert_eq!(spread.pop(now), Some(turn % 10));
+                }
+                assert_eq!(
+                    spread.indices(ago % 10, ago, 1).next(),
+                    Some(0),
+                    "its turn to be judged"
+                );
+                assert!(now - begun >= wait_ns, "{wait_ns} {late_ns}: {}", now - begun);
+            }
+        }
+        let spread = Spread::new(10 * TURN_NS, 1, 0);
+        assert_eq!(spread.turns_until(u64::MAX), 10, "in its own turn, before the next ping");
     }
 }

@@ -16,8 +16,8 @@ pub(super) struct Turns {
 }
 
 /// Pings of so long go out together, as the server's.
-const TURN_NS: u128 = 250_000_000;
-/// Neighbours of one turn, as the server's.
+const TURN_NS: u128 = 100_000_000;
+/// Neighbours of one turn, as the server's where that has room for many.
 const NEIGHBOURS: usize = 64;
 
 impl Turns {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn every_slot_has_one_turn() {
-        let mut turns = Turns::new(Duration::from_secs(1));
+        let mut turns = Turns::new(Duration::from_millis(400));
         let end = 5 * NEIGHBOURS + 1;
         let mut seen = vec![0; end];
         for turn in 0..4 {

@@ -110,8 +110,8 @@ pub(super) async fn watch(
     }
 }
 
-/// Somebody waits for the end of starting and of draining; between them nothing is expected, and an idle
-/// processor is not to be woken for it: a look costs up to 80 µs there.
+/// Somebody waits for the end of starting and of draining. Between them only a reactor that fails is there to be
+/// seen, and an idle processor is not to be woken often for it: a look costs up to 80 µs there.
 const fn look_every(stage: Stage) -> Duration {
     match stage {
         Stage::Starting | Stage::Draining | Stage::Aborting => Duration::from_millis(100),
@@ -126,7 +126,12 @@ fn look(shared: &Shared, bells: &[WakeHandle]) -> bool {
             shared.advance(Stage::Ready);
             info!(reactors = bells.len(), "ready");
         }
-        Stage::Draining | Stage::Aborting => return false,
+        Stage::Draining => return false,
+        Stage::Aborting => {
+            // A reactor that failed said so; the others may be asleep.
+            bells.iter().for_each(WakeHandle::ring_bell);
+            return false;
+        }
         Stage::Starting | Stage::Ready => {}
     }
     let lost = shared.ended.iter().position(|ended| ended.load(Ordering::Acquire));

@@ -242,7 +242,7 @@ pub const FLAGS: &[Flag] = &[
         "pong-timeout",
         "TIME",
         "10s",
-        "A connection that sends nothing for so long after a ping is closed.",
+        "A connection that sends nothing for so long after a ping, or until the next, is closed.",
     ),
     one(
         CONNECTIONS,

@@ -129,7 +129,7 @@ impl<I: Io> Shard<I> {
         let Some(turn) = self.pings.pop(self.now.ns) else { return };
         let end = self.connections.end();
         let wait_ns = u64::try_from(self.settings.pong_timeout.as_nanos()).unwrap_or(u64::MAX);
-        let ago = self.pings.turns_in(wait_ns).min(self.pings.turns() - 1);
+        let ago = self.pings.turns_until(wait_ns);
         for index in self.pings.indices(turn, ago, end) {
             let Some(id) = self.connections.id_at(index) else { continue };
             let Some(connection) = self.connections.find(id) else { continue };
