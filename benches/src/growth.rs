@@ -39,7 +39,8 @@ pub struct Taken {
     pub pattern_ns: f64,
     /// A connection: accepted, upgraded, seated in the lane of all.
     pub accept_ns: f64,
-    /// A tick in which a turn of pings is due: one 250th of all connections.
+    /// A tick in which a turn of pings is due: one 250th of all connections, or 64 neighbours where
+    /// that is more.
     pub ping_tick_ns: f64,
 }
 

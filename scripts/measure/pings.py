@@ -10,7 +10,7 @@ As many pings a second as 100,000 connections get that are pinged every 25 s. `f
 two bytes to each whose turn it is, receives what comes back, and does nothing else; its connections are polled, as
 ours are. `wait` and `multishot` have a receive that waits, or that stays armed. Each serves alone on one processor,
 new in each turn, while the load generator holds all connections from another and answers. Processor time is the
-server's with what the kernel's own thread of that processor does for it; `silent` is the server without pings.
+server's with what the kernel's own thread of that processor does for it; `silent` is the server with a ping an hour.
 """
 
 import argparse

@@ -27,9 +27,13 @@ def softirq_ns(cpus):
 
 def ran_ns(task):
     """How long a thread has run, ns; 0 if it has ended."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+    try:
         return int((task / "schedstat").read_text().split()[0])
-    return 0
+    except (FileNotFoundError, ProcessLookupError):
+        if (task / "comm").exists():
+            # It is there: this kernel does not tell, and nothing would be measured.
+            raise
+        return 0
 
 
 def name_of(task):

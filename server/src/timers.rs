@@ -110,7 +110,7 @@ impl Spread {
     /// After how many turns a wait of this length is over for certain, an interval at most. One more than it
     /// takes: a turn that came late is followed by the next one at its own time, or at once.
     pub fn turns_until(&self, wait_ns: u64) -> u32 {
-        (wait_ns.div_ceil(self.turn_ns) + 1).min(u64::from(self.turns)) as u32
+        wait_ns.div_ceil(self.turn_ns).saturating_add(1).min(u64::from(self.turns)) as u32
     }
 
     /// The turn that is due, if one is. A clock that jumped does not make up for turns missed.

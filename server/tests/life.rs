@@ -13,6 +13,7 @@ fn a_life() {
     a_signal_drains_and_a_second_one_does_not_wait();
     one_signal_is_enough_when_shards_end();
     a_shard_that_ends_unasked_ends_the_process();
+    a_reactor_that_fails_wakes_the_others();
     shards_that_do_not_end_are_left_behind();
 }
 
@@ -48,6 +49,15 @@ fn a_shard_that_ends_unasked_ends_the_process() {
     rig.shared.ended[1].store(true, Release);
     let (outcome, _) = rig.join();
     assert_eq!((outcome, outcome.exit_code()), (Outcome::ShardFailed, 1));
+}
+
+/// They slept on, for as long as they had nothing to do.
+fn a_reactor_that_fails_wakes_the_others() {
+    let rig = Rig::start(2, Settings::default(), Manner::Good);
+    // As its thread does; it has no bells.
+    rig.shared.advance(Stage::Aborting);
+    let (outcome, _) = rig.join();
+    assert_eq!(outcome, Outcome::Drained);
 }
 
 fn shards_that_do_not_end_are_left_behind() {

@@ -235,7 +235,7 @@ pub const FLAGS: &[Flag] = &[
         "ping-interval",
         "TIME",
         "25s",
-        "A ping to each connection every so often, spread evenly.",
+        "A ping to each connection every so often, spread over that time.",
     ),
     one(
         CONNECTIONS,
